@@ -1,0 +1,447 @@
+//! What goes into the core and what comes out of it: closed sets, matched without `_`.
+
+use crate::board::Board;
+use crate::event::OrderEvent;
+use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
+use crate::order::Projection;
+use crate::request::{Answer, Request};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A request as it came in, with who submitted it.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The terminal, as the ingress knows it: from the topic, the port or the token, never from the payload.
+    pub terminal: Name,
+    /// The parsed request.
+    pub request: Request,
+    /// Set by serial links in binary framing.
+    pub session: Option<SessionMark>,
+    /// The terminal cannot know whether an earlier try was stored: stored all the same, and shown to people.
+    pub maybe_stored: bool,
+}
+
+/// A submission's place in its serial session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionMark {
+    /// The session.
+    pub session: SessionId,
+    /// The submission's number in it, from 1.
+    pub number: u64,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A terminal submitted a request. Exactly one [`Output::Answer`] with the same `reply_to` follows, sooner or later.
+    Submit {
+        /// Whom to answer.
+        reply_to: ReplyTo,
+        /// The request.
+        submission: Submission,
+    },
+    /// A look-up was answered.
+    Loaded {
+        /// Which look-up.
+        load: LoadId,
+        /// What the store holds.
+        found: Found,
+    },
+    /// A look-up failed: nothing is known. The core asks for a reopen.
+    LoadFailed {
+        /// Which look-up.
+        load: LoadId,
+    },
+    /// A commit is durable: its disk sync returned.
+    Stored {
+        /// Which commit.
+        commit: CommitId,
+    },
+    /// A commit failed.
+    StoreFailed {
+        /// Which commit.
+        commit: CommitId,
+        /// What is known about it.
+        failure: CommitFailure,
+    },
+    /// The store was opened again after [`Output::Reopen`]; look-ups and commits from before it are never answered any more.
+    Reopened(Box<Opened>),
+    /// The store could not be opened again; the core asks anew after a backoff.
+    ReopenFailed,
+    /// The queue's head was read.
+    Head {
+        /// Events in seq order, without gaps, beginning at the seq that was asked for.
+        events: Vec<(Seq, Arc<OrderEvent>)>,
+    },
+    /// Reading the queue's head failed. The core asks for a reopen.
+    HeadFailed,
+    /// The producer reports on an event.
+    Delivered {
+        /// Which handle reports.
+        producer: ProducerId,
+        /// Which event.
+        seq: Seq,
+        /// What became of it.
+        outcome: Delivery,
+    },
+    /// The handle that [`Output::NewProducer`] asked for is there; the older one is gone with all that it held.
+    ProducerReady {
+        /// The new handle.
+        producer: ProducerId,
+    },
+    /// The handle could not be made; the core asks anew after a backoff.
+    ProducerFailed {
+        /// The handle that was asked for.
+        producer: ProducerId,
+    },
+    /// A record arrived on a status topic.
+    Status(Record),
+    /// Answer to [`Output::Sweep`].
+    Swept {
+        /// Keys of remembered requests and of closed orders that expired.
+        expired: Vec<Forgettable>,
+        /// Where the next sweep begins; `None` begins anew.
+        next: Option<Forgettable>,
+    },
+    /// A serial terminal asks for a new session; answered by [`Output::SessionOpened`] once it is durable.
+    OpenSession {
+        /// Whom to answer.
+        reply_to: ReplyTo,
+        /// The terminal.
+        terminal: Name,
+        /// The random id that the shell drew for it.
+        session: SessionId,
+    },
+    /// The gateway is about to end: what is due some time is due now. [`crate::Gateway::is_settled`] says when nothing is left to write.
+    Stopping,
+    /// Nothing but time passed.
+    Tick,
+}
+
+/// What to do outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Look a request, its order and its session up; answered by [`Input::Loaded`] or [`Input::LoadFailed`].
+    Load {
+        /// Name of the look-up.
+        load: LoadId,
+        /// What to look up.
+        wanted: Wanted,
+    },
+    /// Commit a batch, all or nothing, and sync; answered by [`Input::Stored`] or [`Input::StoreFailed`]. One at a time.
+    Store {
+        /// Name of the commit.
+        commit: CommitId,
+        /// What changes, in order.
+        batch: Vec<Change>,
+    },
+    /// Drop the store and open it again; answered by [`Input::Reopened`] or [`Input::ReopenFailed`].
+    Reopen,
+    /// Answer a request.
+    Answer {
+        /// Who waits for it.
+        reply_to: ReplyTo,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A session is durable and may be told to the terminal, or could not be stored.
+    SessionOpened {
+        /// Who waits for it.
+        reply_to: ReplyTo,
+        /// Whether it is durable.
+        durable: bool,
+    },
+    /// Read the queue from `from` on; answered by [`Input::Head`] or [`Input::HeadFailed`]. One at a time.
+    Read {
+        /// The first seq wanted.
+        from: Seq,
+        /// At most so many events.
+        events_max: usize,
+        /// At most about so many bytes, but at least one event.
+        bytes_max: usize,
+    },
+    /// Hand an event to the producer; answered by [`Input::Delivered`] unless the handle is replaced first.
+    Deliver {
+        /// The handle that it is for.
+        producer: ProducerId,
+        /// Its position.
+        seq: Seq,
+        /// The event.
+        event: Arc<OrderEvent>,
+    },
+    /// Drop the producer with all that it holds and make a new one; answered by [`Input::ProducerReady`] or [`Input::ProducerFailed`].
+    NewProducer {
+        /// The new handle's name.
+        producer: ProducerId,
+    },
+    /// Orders changed, durably: show them.
+    Show(Vec<Arc<Projection>>),
+    /// The board changed, durably.
+    ShowBoard(Arc<Board>),
+    /// Look for what is older than it must be remembered; answered by [`Input::Swept`].
+    Sweep {
+        /// Where to begin.
+        from: Option<Forgettable>,
+        /// How many keys to look at.
+        keys_max: usize,
+        /// What was last changed at or before this running time has expired.
+        changed_before_ms: u64,
+    },
+    /// Something that an operator wants to know.
+    Notice(Notice),
+}
+
+/// What one look-up asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// A remembered request.
+    pub request: Option<RequestKey>,
+    /// An order.
+    pub order: Option<OrderId>,
+    /// A serial session.
+    pub session: Option<(Name, SessionId)>,
+    /// A dead letter, with what is held behind it.
+    pub dead_letter: Option<Seq>,
+}
+
+/// The events that are held behind a dead letter, in their order.
+pub type Held = Vec<(Seq, Arc<OrderEvent>)>;
+
+/// What a look-up found: each part is `None` where nothing was asked or nothing is there.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// The remembered request.
+    pub request: Option<Remembered>,
+    /// The order.
+    pub order: Option<Projection>,
+    /// The session's highest stored number.
+    pub session: Option<u64>,
+    /// The dead letter, and the events that are held behind it with their seqs.
+    pub dead_letter: Option<(DeadLetter, Held)>,
+}
+
+/// What is kept of a request: enough to give the first answer again and to see a conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Hash of the parsed request.
+    pub body_hash: [u8; 16],
+    /// The order that it was about.
+    pub order_id: OrderId,
+    /// The event's id, a UUID.
+    pub event_id: [u8; 16],
+    /// The ticket that was given, if one was.
+    pub ticket: Option<u32>,
+    /// The event's first position.
+    pub seq: Seq,
+    /// Running time at admission, for expiry.
+    pub stored_run_ms: u64,
+}
+
+/// What a failed commit left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitFailure {
+    /// Nothing was written, the store is as it was: the disk has no room.
+    NoSpace,
+    /// It may or may not have happened, and only a reopened store knows.
+    Unclear,
+}
+
+/// One change of a batch. Later ones of the same key win.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Append an event. Seqs are contiguous from batch to batch.
+    Enqueue(Seq, Arc<OrderEvent>),
+    /// Remember a request.
+    Remember(RequestKey, Remembered),
+    /// Write an order; `open` ones are loaded at start and stand on the board.
+    Project(Arc<Projection>),
+    /// Write the counters.
+    Counters(Counters),
+    /// The next offset to read of a status topic.
+    Offset(PartitionName, i64),
+    /// Remove the events `from..=upto` and remember that all up to `upto` is accounted for.
+    Forget {
+        /// The first event to remove.
+        from: Seq,
+        /// The last, and the progress.
+        upto: Seq,
+    },
+    /// Keep an event that Kafka can never take.
+    DeadLetter(Seq, DeadLetter),
+    /// Keep an event behind its key's dead letter.
+    Hold(Seq, HeldBehind, Arc<OrderEvent>),
+    /// Remove a dead letter or a held event.
+    Release(Seq),
+    /// A serial session's highest stored number.
+    Session(Name, SessionId, u64),
+    /// An epoch of this store.
+    Epoch(Epoch),
+    /// Remove what has expired.
+    Expire(Forgettable),
+}
+
+/// The seq of the dead letter that an event is held behind.
+pub type HeldBehind = Seq;
+
+/// A thing that is forgotten after `store.remember_days` of running time. The order of variants is the order of sweeping.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Forgettable {
+    /// A remembered request.
+    Request(RequestKey),
+    /// An order that left the board.
+    Order(OrderId),
+}
+
+/// A topic's partition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionName {
+    /// The topic.
+    pub topic: String,
+    /// The partition, from 0.
+    pub partition: i32,
+}
+
+/// Small state that changes with nearly every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// The last ticket given, 0 before the first.
+    pub last_ticket: u32,
+    /// The business day that it was given on.
+    pub business_day: i32,
+    /// Milliseconds that this store has been running for, over all starts.
+    pub running_ms: u64,
+    /// The latest wall time ever known; what happens while the clock is unknown is no earlier.
+    pub wall_floor_ms: i64,
+}
+
+/// An event that Kafka can never take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The event.
+    pub event: OrderEvent,
+    /// Why.
+    pub reason: String,
+    /// When, in Unix milliseconds.
+    pub since_ms: i64,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// What a freshly opened store holds, as far as the core keeps it in memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Opened {
+    /// The next seq to give: above every seq ever given.
+    pub next_seq: Seq,
+    /// All at or below it is accounted for.
+    pub progress: Seq,
+    /// Bytes of the queued events, as stored.
+    pub queued_bytes: u64,
+    /// The counters.
+    pub counters: Counters,
+    /// The open orders.
+    pub open: Vec<Projection>,
+    /// Every epoch of this store.
+    pub epochs: Vec<Epoch>,
+    /// Next offsets of the status topics.
+    pub offsets: Vec<(PartitionName, i64)>,
+    /// Seq and order of each dead letter.
+    pub dead: Vec<(Seq, OrderId)>,
+}
+
+/// A record from a status topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it was read.
+    pub at: PartitionName,
+    /// Its offset.
+    pub offset: i64,
+    /// Its key, if it has one.
+    pub key: Option<Vec<u8>>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The header `gateway-id`.
+    pub gateway_id: Option<String>,
+    /// The header `gateway-epoch`.
+    pub gateway_epoch: Option<Epoch>,
+    /// How this topic's records are told apart from those of other houses.
+    pub select: Select,
+}
+
+/// How a gateway finds its own events in a status topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// Every partition is read; what concerns this house counts.
+    All,
+    /// The topic is keyed by gateway id; records with another key do not count.
+    Partition,
+    /// The topic is this gateway's own.
+    Topic,
+}
+
+/// What became of an event at the producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// Kafka acknowledged it.
+    Acknowledged,
+    /// It came back. What to do is the class's.
+    Failed {
+        /// What kind of failure.
+        class: FailureClass,
+        /// For people.
+        reason: String,
+    },
+}
+
+/// What a Kafka error means for the uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Back off, keep the order, try again from the first unacknowledged event with a new producer.
+    Hold,
+    /// This event or one of its batch can never be taken: tried alone, and a dead letter if it fails alone.
+    ThisEvent,
+    /// The handle is of no use any more: a new one at once.
+    Recreate,
+    /// A person is needed: tried again rarely, and said loudly.
+    Person,
+}
+
+/// Something that an operator wants to know. Also counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A commit's outcome is unclear; the store is being opened again.
+    StoreUnclear,
+    /// The store works again.
+    StoreBack,
+    /// Requests are refused: the outbox or the disk is full.
+    Full,
+    /// Requests are taken again.
+    Accepting,
+    /// The uplink failed and waits.
+    UplinkHeld {
+        /// For how long.
+        backoff_ms: u64,
+        /// The first failure's reason.
+        reason: String,
+    },
+    /// The uplink delivers again.
+    UplinkBack,
+    /// An event became a dead letter.
+    DeadLettered {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        reason: String,
+    },
+    /// A record could not be read and was passed over.
+    PoisonStatus {
+        /// Where.
+        at: PartitionName,
+        /// Its offset.
+        offset: i64,
+        /// Why.
+        reason: String,
+    },
+    /// A record with our gateway id and an epoch that this store does not know: another gateway has our identity.
+    ForeignEpoch(Epoch),
+}

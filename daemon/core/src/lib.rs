@@ -1,0 +1,29 @@
+//! The gateway as a pure state machine: inputs and the time go in, outputs come out.
+//!
+//! It promises the invariants of ARCHITECTURE.md as far as they are decisions: what is admitted, what is a repeat, which ticket an
+//! order gets, what a status does, what is delivered next and when it is tried again. It never does I/O, reads no clock, draws no
+//! random number, and keeps nothing of unbounded size. The store, Kafka and the terminals are the shell's; a simulator stands in for
+//! all of them with the same `Gateway`.
+
+mod admission;
+pub mod board;
+mod commit;
+pub mod dialect;
+mod downlink;
+pub mod event;
+mod gateway;
+pub mod ids;
+pub mod io;
+pub mod json;
+mod money;
+mod open_orders;
+pub mod order;
+mod random;
+pub mod request;
+pub mod settings;
+mod sweep;
+mod tickets;
+pub mod time;
+mod uplink;
+
+pub use gateway::{Gateway, Gauges, Tally};

@@ -1,0 +1,69 @@
+//! What the config decides for the core, with every bound by its name.
+
+use crate::board::BoardRules;
+use crate::dialect::Dialect;
+use crate::ids::Name;
+
+/// The core's settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `gateway.id`.
+    pub gateway: Name,
+    /// `gateway.restaurant_ids`: the first one fills a missing `data.restaurantId`.
+    pub restaurant_ids: Vec<String>,
+    /// `orders.strict`: events for unknown orders are refused.
+    pub strict_orders: bool,
+    /// `store.remember_days`, in milliseconds of running time.
+    pub remember_ms: u64,
+    /// `[board]`.
+    pub board: BoardRules,
+    /// `centre.dialect`.
+    pub dialect: Dialect,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// Every bound of the core. Full means: refuse with a reason and a time, never drop and never grow.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `store.max_queued`: events in the outbox. The last tenth is for events of orders already stored.
+    pub queued_events_max: u64,
+    /// `store.max_queued_bytes`: bytes of events in the outbox; the last one may pass it. The last tenth likewise.
+    pub queued_bytes_max: u64,
+    /// Requests between submission and answer.
+    pub requests_in_flight_max: usize,
+    /// Copies of one request that wait for the same answer.
+    pub waiters_max: usize,
+    /// Requests in one commit. A commit may hold 1,000 records at most (the store's cure for torn writes), five a request.
+    pub batch_requests_max: usize,
+    /// Events removed by one commit, for the same reason.
+    pub batch_forget_max: u64,
+    /// Status records between arrival and commit.
+    pub statuses_in_flight_max: usize,
+    /// Open orders. Beyond it new orders are refused: a house with so many has stopped bumping them.
+    pub open_orders_max: usize,
+    /// Events with the producer.
+    pub window_events_max: usize,
+    /// Bytes of events with the producer.
+    pub window_bytes_max: usize,
+    /// Dead letters and the keys they hold. Beyond it the uplink waits instead of making another.
+    pub dead_letters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            queued_events_max: 200_000,
+            queued_bytes_max: 1 << 30,
+            requests_in_flight_max: 1024,
+            waiters_max: 8,
+            batch_requests_max: 120,
+            batch_forget_max: 400,
+            statuses_in_flight_max: 256,
+            open_orders_max: 2_000,
+            window_events_max: 5_000,
+            window_bytes_max: 2 << 20,
+            dead_letters_max: 10_000,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Towards Kafka: what is delivered next, what is still out, and when a failure is tried again.
+//!
+//! The window holds the events between the progress and the newest that the producer was given, in seq order. An event leaves it only
+//! when Kafka acknowledged it or when it is durably a dead letter or held behind one, so all at or below [`Uplink::progress`] is
+//! accounted for. After any failure nothing more is sent until a new producer is there, and then everything unacknowledged is sent
+//! again from the first: that keeps the order of every key (the producer's gapless guarantee turns a lost batch into a failure of all
+//! that follows it).
+
+use crate::event::OrderEvent;
+use crate::ids::{OrderId, ProducerId, Seq};
+use crate::io::{DeadLetter, Delivery, FailureClass, Notice, Output};
+use crate::random::Random;
+use crate::settings::Limits;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// First and longest wait after a failure that heals by itself.
+const BACKOFF_MS: (u64, u64) = (100, 30_000);
+/// Wait while a person is needed.
+const PERSON_BACKOFF_MS: u64 = 30_000;
+/// Events asked for by one read of the queue's head, and about how many bytes.
+const READ_EVENTS_MAX: usize = 1_000;
+const READ_BYTES_MAX: usize = 512 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// In the window, not with the producer.
+    Waiting,
+    /// With the producer.
+    Sent,
+    /// On its way to the dead letters, or behind one.
+    Burying,
+    /// Accounted for.
+    Done,
+}
+
+#[derive(Debug)]
+struct Slot {
+    event: Arc<OrderEvent>,
+    stage: Stage,
+    attempts: u32,
+    /// It was sent with nothing else out: a failure is its own.
+    alone: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// A new producer is asked for at this time.
+    Down { retry_at: u64 },
+    /// A new producer is being made.
+    Making,
+    /// The producer takes events.
+    Up,
+}
+
+/// What a commit has to do for events that Kafka will not get now.
+#[derive(Debug, Clone)]
+pub enum Burial {
+    /// Kafka can never take it.
+    Dead(DeadLetter),
+    /// It waits behind its order's dead letter.
+    Held(Seq, Arc<OrderEvent>),
+}
+
+/// The uplink's state machine.
+#[derive(Debug)]
+pub struct Uplink {
+    line: Line,
+    producer: ProducerId,
+    backoff_ms: u64,
+    progress: Seq,
+    window: VecDeque<Slot>,
+    window_bytes: usize,
+    /// Bytes of events that were accounted for since they were last asked for.
+    accounted_bytes: u64,
+    /// Slots before it are sent, buried or done; an index into the window.
+    cursor: usize,
+    /// First seq that is not durable yet.
+    durable_end: Seq,
+    reading: bool,
+    /// These events, first to last, go one by one: among them is one that Kafka can never take.
+    solo: Option<(Seq, Seq)>,
+    /// Orders with a dead letter, and its seq: what follows is held.
+    dead: BTreeMap<OrderId, Seq>,
+    burials: Vec<(Seq, Burial)>,
+    failed_since: Option<u64>,
+    retries: u64,
+    notices: Vec<Notice>,
+}
+
+impl Uplink {
+    /// An uplink that goes on above `progress`; a producer is asked for at once.
+    pub fn new(progress: Seq, durable_end: Seq, dead: Vec<(Seq, OrderId)>) -> Uplink {
+        Uplink {
+            line: Line::Down { retry_at: 0 },
+            producer: ProducerId(0),
+            backoff_ms: BACKOFF_MS.0,
+            progress,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            accounted_bytes: 0,
+            cursor: 0,
+            durable_end,
+            reading: false,
+            solo: None,
+            dead: dead.into_iter().map(|(seq, order)| (order, seq)).collect(),
+            burials: Vec::new(),
+            failed_since: None,
+            retries: 0,
+            notices: Vec::new(),
+        }
+    }
+
+    /// All at or below it is accounted for.
+    pub fn progress(&self) -> Seq {
+        self.progress
+    }
+
+    /// Bytes of the events that were accounted for since the last call.
+    pub fn take_accounted_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.accounted_bytes)
+    }
+
+    /// Events and bytes in the window, and events that had to be sent again since the start.
+    pub fn usage(&self) -> (usize, usize, u64) {
+        (self.window.len(), self.window_bytes, self.retries)
+    }
+
+    /// The oldest event that is not accounted for, if it is in the window.
+    pub fn oldest(&self) -> Option<&OrderEvent> {
+        self.window.front().map(|slot| slot.event.as_ref())
+    }
+
+    /// Dead letters.
+    pub fn dead_letters(&self) -> usize {
+        self.dead.len()
+    }
+
+    /// Since when the uplink has been failing.
+    pub fn failed_since(&self) -> Option<u64> {
+        self.failed_since
+    }
+
+    /// When something is to be done though nothing comes in.
+    pub fn wake_at(&self) -> Option<u64> {
+        match self.line {
+            Line::Down { retry_at } => Some(retry_at),
+            Line::Making | Line::Up => None,
+        }
+    }
+
+    fn end(&self) -> Seq {
+        Seq(self.progress.0 + self.window.len() as u64 + 1)
+    }
+
+    fn slot(&mut self, seq: Seq) -> Option<&mut Slot> {
+        let index = seq.0.checked_sub(self.progress.0 + 1)?;
+        self.window.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// Whether the window takes one more event: always one, so that a large event cannot stop the line.
+    fn has_room(&self, limits: &Limits) -> bool {
+        self.window.is_empty() || (self.window.len() < limits.window_events_max && self.window_bytes < limits.window_bytes_max)
+    }
+
+    fn push(&mut self, event: Arc<OrderEvent>) {
+        self.window_bytes += event.weight();
+        self.window.push_back(Slot { event, stage: Stage::Waiting, attempts: 0, alone: false });
+    }
+
+    /// Events became durable: those that fit go into the window without a detour over the disk.
+    pub fn stored(&mut self, events: &[(Seq, Arc<OrderEvent>)], limits: &Limits) {
+        for (seq, event) in events {
+            self.durable_end = seq.next();
+            if !self.reading && *seq == self.end() && self.has_room(limits) {
+                self.push(Arc::clone(event));
+            }
+        }
+    }
+
+    /// The store was opened again: what was asked of the old one is not coming, the end may have moved, and burials may have happened.
+    pub fn store_reopened(&mut self, durable_end: Seq, dead: &[(Seq, OrderId)]) {
+        self.durable_end = durable_end;
+        self.dead = dead.iter().map(|(seq, order)| (order.clone(), *seq)).collect();
+        self.reading = false;
+        for slot in self.window.iter_mut().filter(|slot| slot.stage == Stage::Burying) {
+            slot.stage = Stage::Waiting;
+        }
+        self.burials.clear();
+        self.cursor = self.first_waiting();
+    }
+
+    /// The queue's head was read.
+    pub fn head(&mut self, events: Vec<(Seq, Arc<OrderEvent>)>) {
+        self.reading = false;
+        for (seq, event) in events {
+            // What lies beyond the durable end may be of a commit that is still on its way to the disk.
+            if seq == self.end() && seq < self.durable_end {
+                self.push(event);
+            }
+        }
+    }
+
+    /// Reading the queue's head failed; the store is being reopened.
+    pub fn head_failed(&mut self) {
+        self.reading = false;
+    }
+
+    /// The new producer is there.
+    pub fn producer_ready(&mut self, producer: ProducerId) {
+        if producer != self.producer || self.line != Line::Making {
+            return;
+        }
+        self.line = Line::Up;
+        for slot in self.window.iter_mut().filter(|slot| slot.stage == Stage::Sent) {
+            slot.stage = Stage::Waiting;
+        }
+        self.cursor = self.first_waiting();
+    }
+
+    fn first_waiting(&self) -> usize {
+        self.window.iter().position(|slot| slot.stage == Stage::Waiting).unwrap_or(self.window.len())
+    }
+
+    /// The new producer could not be made.
+    pub fn producer_failed(&mut self, now: u64, producer: ProducerId, random: &mut Random) {
+        if producer == self.producer && self.line == Line::Making {
+            self.go_down(now, FailureClass::Hold, "no producer could be made", random);
+        }
+    }
+
+    fn go_down(&mut self, now: u64, class: FailureClass, reason: &str, random: &mut Random) {
+        let wait = match class {
+            FailureClass::ThisEvent => 0,
+            FailureClass::Person => PERSON_BACKOFF_MS,
+            FailureClass::Hold | FailureClass::Recreate => {
+                let wait = self.backoff_ms;
+                self.backoff_ms = (wait * 2).min(BACKOFF_MS.1);
+                wait + random.below(wait / 2)
+            }
+        };
+        self.line = Line::Down { retry_at: now + wait };
+        self.failed_since.get_or_insert(now);
+        self.notices.push(Notice::UplinkHeld { backoff_ms: wait, reason: reason.to_owned() });
+    }
+
+    /// The producer's report on one event.
+    pub fn delivered(&mut self, now: u64, wall_ms: i64, producer: ProducerId, seq: Seq, outcome: Delivery, random: &mut Random) {
+        match outcome {
+            // True whichever handle says so: an older one may report until it is gone.
+            Delivery::Acknowledged => self.acknowledged(seq),
+            Delivery::Failed { .. } if producer != self.producer => {}
+            Delivery::Failed { class, reason } => self.failed(now, wall_ms, seq, class, &reason, random),
+        }
+    }
+
+    fn acknowledged(&mut self, seq: Seq) {
+        let Some(slot) = self.slot(seq) else { return };
+        if matches!(slot.stage, Stage::Sent | Stage::Waiting) {
+            slot.stage = Stage::Done;
+            self.backoff_ms = BACKOFF_MS.0;
+            if self.failed_since.take().is_some() {
+                self.notices.push(Notice::UplinkBack);
+            }
+            self.advance();
+        }
+    }
+
+    fn advance(&mut self) {
+        while self.window.front().is_some_and(|slot| slot.stage == Stage::Done) {
+            if let Some(slot) = self.window.pop_front() {
+                let weight = slot.event.weight();
+                self.window_bytes -= weight;
+                self.accounted_bytes += weight as u64;
+            }
+            self.progress = self.progress.next();
+            self.solo = self.solo.filter(|(_, last)| *last > self.progress);
+            self.cursor = self.cursor.saturating_sub(1);
+        }
+    }
+
+    fn failed(&mut self, now: u64, wall_ms: i64, seq: Seq, class: FailureClass, reason: &str, random: &mut Random) {
+        let Some(slot) = self.slot(seq) else { return };
+        if slot.stage != Stage::Sent {
+            return;
+        }
+        slot.attempts += 1;
+        if class == FailureClass::ThisEvent && slot.alone {
+            slot.stage = Stage::Burying;
+            let event = slot.event.as_ref().clone();
+            let letter = DeadLetter { event, reason: reason.to_owned(), since_ms: wall_ms, attempts: slot.attempts };
+            self.notices.push(Notice::DeadLettered { seq, reason: reason.to_owned() });
+            self.burials.push((seq, Burial::Dead(letter)));
+        } else if class == FailureClass::ThisEvent {
+            let (first, last) = self.solo.unwrap_or((seq, seq));
+            self.solo = Some((first.min(seq), last.max(seq)));
+        }
+        self.retries += 1;
+        if self.line == Line::Up {
+            self.go_down(now, class, reason, random);
+        }
+    }
+
+    fn goes_alone(&self, seq: Seq) -> bool {
+        self.solo.is_some_and(|(first, last)| first <= seq && seq <= last)
+    }
+
+    /// What the next commit has to write for events that Kafka will not get now.
+    pub fn burials(&self) -> &[(Seq, Burial)] {
+        &self.burials
+    }
+
+    /// Those burials are durable.
+    pub fn buried(&mut self, done: &[(Seq, Burial)]) {
+        for (seq, burial) in done {
+            self.burials.retain(|(waiting, _)| waiting != seq);
+            if let Burial::Dead(letter) = burial {
+                self.dead.insert(letter.event.order_id.clone(), *seq);
+            }
+            if let Some(slot) = self.slot(*seq) {
+                slot.stage = Stage::Done;
+            }
+        }
+        self.advance();
+    }
+
+    /// Does what can be done now.
+    pub fn poll(&mut self, now: u64, limits: &Limits, outputs: &mut VecDeque<Output>) {
+        outputs.extend(self.notices.drain(..).map(Output::Notice));
+        if let Line::Down { retry_at } = self.line
+            && retry_at <= now
+        {
+            self.producer = ProducerId(self.producer.0 + 1);
+            self.line = Line::Making;
+            outputs.push_back(Output::NewProducer { producer: self.producer });
+        }
+        if self.line == Line::Up {
+            self.send(limits, outputs);
+        }
+        self.read_ahead(limits, outputs);
+    }
+
+    fn send(&mut self, limits: &Limits, outputs: &mut VecDeque<Output>) {
+        while let Some(slot) = self.window.get(self.cursor) {
+            let seq = Seq(self.progress.0 + 1 + self.cursor as u64);
+            match slot.stage {
+                Stage::Waiting => {}
+                Stage::Sent | Stage::Burying | Stage::Done => {
+                    self.cursor += 1;
+                    continue;
+                }
+            }
+            // Alone means alone: all before it must be accounted for first, and nothing follows until it is.
+            let alone = self.goes_alone(seq);
+            if self.cursor > 0 && (alone || self.goes_alone(self.progress.next())) {
+                return;
+            }
+            let dead = self.dead_letter_of(&slot.event.order_id);
+            if dead == Some(seq) {
+                // It became a dead letter before the gateway was started or the store opened again.
+                self.window[self.cursor].stage = Stage::Done;
+            } else if let Some(dead) = dead.filter(|dead| *dead < seq) {
+                if self.dead.len() + self.burials.len() >= limits.dead_letters_max {
+                    return;
+                }
+                let burial = Burial::Held(dead, Arc::clone(&slot.event));
+                self.burials.push((seq, burial));
+                self.window[self.cursor].stage = Stage::Burying;
+            } else {
+                outputs.push_back(Output::Deliver { producer: self.producer, seq, event: Arc::clone(&slot.event) });
+                let slot = &mut self.window[self.cursor];
+                (slot.stage, slot.alone) = (Stage::Sent, alone);
+            }
+            self.cursor += 1;
+        }
+        self.advance();
+    }
+
+    /// The dead letter that an order's later events wait behind, durable already or about to be.
+    fn dead_letter_of(&self, order: &OrderId) -> Option<Seq> {
+        let about_to_be = self.burials.iter().find_map(|(seq, burial)| match burial {
+            Burial::Dead(letter) if letter.event.order_id == *order => Some(*seq),
+            Burial::Dead(_) | Burial::Held(..) => None,
+        });
+        self.dead.get(order).copied().or(about_to_be)
+    }
+
+    fn read_ahead(&mut self, limits: &Limits, outputs: &mut VecDeque<Output>) {
+        let low = self.window.len() - self.cursor.min(self.window.len()) < READ_EVENTS_MAX;
+        if self.reading || !low || self.end() >= self.durable_end || !self.has_room(limits) {
+            return;
+        }
+        self.reading = true;
+        let events_max = (limits.window_events_max - self.window.len().min(limits.window_events_max)).clamp(1, READ_EVENTS_MAX);
+        let bytes_max = limits.window_bytes_max.saturating_sub(self.window_bytes).clamp(1, READ_BYTES_MAX);
+        outputs.push_back(Output::Read { from: self.end(), events_max, bytes_max });
+    }
+}
