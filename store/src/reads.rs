@@ -1,0 +1,228 @@
+//! Reading: look-ups, the outbox's head, sweeps and lists, over anything that can be read.
+
+use crate::disk::Read;
+use crate::error::ReadError;
+use crate::layout::{Kind, QueuedHead, Range, damaged, key, value};
+use gateway::event::OrderEvent;
+use gateway::ids::{Epoch, OrderId, Seq};
+use gateway::io::{Counters, DeadLetter, Forgettable, Found, PartitionName, Wanted};
+use gateway::order::Projection;
+use std::sync::Arc;
+
+/// Records, and about how many bytes of them, that one step of a longer read holds in memory.
+const STEP_RECORDS_MAX: usize = 256;
+const STEP_BYTES_MAX: usize = 256 * 1024;
+
+/// Hands every record of a range to `each`, a bounded step at a time.
+pub(crate) fn for_each<R: Read>(
+    disk: &R,
+    range: Range,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut rest = range;
+    loop {
+        let step = disk.range(&rest.from, &rest.to, STEP_RECORDS_MAX, STEP_BYTES_MAX)?;
+        for (key, value) in &step {
+            each(key, value)?;
+        }
+        match step.into_iter().next_back() {
+            Some((last, _)) => rest = rest.after(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+pub(crate) fn load<R: Read>(disk: &R, wanted: &Wanted) -> Result<Found, ReadError> {
+    let mut found = Found::default();
+    if let Some(request) = &wanted.request {
+        let key = key::request(request);
+        found.request = disk.get(&key)?.map(|bytes| value::remembered(&key, &bytes)).transpose()?;
+    }
+    if let Some(id) = &wanted.order {
+        found.order = order(disk, id)?;
+    }
+    if let Some((terminal, session)) = &wanted.session {
+        let key = key::session(terminal, *session);
+        found.session = disk.get(&key)?.map(|bytes| value::session(&key, &bytes)).transpose()?.map(|(number, _)| number);
+    }
+    if let Some(seq) = wanted.dead_letter {
+        found.dead_letter = dead_letter(disk, seq)?;
+    }
+    Ok(found)
+}
+
+pub(crate) fn order<R: Read>(disk: &R, id: &OrderId) -> Result<Option<Projection>, ReadError> {
+    for key in [key::open_order(id), key::closed_order(id)] {
+        if let Some(bytes) = disk.get(&key)? {
+            return value::projection(&key, &bytes).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+type DeadAndHeld = (DeadLetter, Vec<(Seq, Arc<OrderEvent>)>);
+
+fn dead_letter<R: Read>(disk: &R, seq: Seq) -> Result<Option<DeadAndHeld>, ReadError> {
+    let key = key::dead(seq);
+    let Some(bytes) = disk.get(&key)? else { return Ok(None) };
+    let mut held = Vec::new();
+    for_each(disk, key::held_behind(seq), |key, bytes| {
+        if let Kind::Held(_, seq) = Kind::read(key)? {
+            held.push((seq, Arc::new(value::event(key, bytes)?)));
+        }
+        Ok(())
+    })?;
+    Ok(Some((value::dead_letter(&key, &bytes)?, held)))
+}
+
+/// The outbox from `from` on, without gaps.
+pub(crate) fn head<R: Read>(disk: &R, from: Seq, events_max: usize, bytes_max: usize) -> Result<Vec<(Seq, Arc<OrderEvent>)>, ReadError> {
+    let range = key::all_queued().from(key::queued(from));
+    let records = disk.range(&range.from, &range.to, events_max, bytes_max)?;
+    let mut events = Vec::with_capacity(records.len());
+    let mut expected = from;
+    for (key, bytes) in records {
+        if Kind::read(&key)? != Kind::Queued(expected) {
+            return Err(damaged(&key, format!("seq {expected} is missing before it")));
+        }
+        events.push((expected, Arc::new(value::queued(&key, &bytes)?)));
+        expected = expected.next();
+    }
+    Ok(events)
+}
+
+/// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders.
+pub(crate) fn sweep<R: Read>(
+    disk: &R,
+    from: Option<&Forgettable>,
+    keys_max: usize,
+    changed_before_ms: u64,
+) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
+    let begin = from.map(key::forgettable);
+    let ranges = match (from, begin) {
+        (None, _) | (_, None) => vec![key::all_requests(), key::all_closed_orders()],
+        (Some(Forgettable::Request(_)), Some(key)) => vec![key::all_requests().from(key), key::all_closed_orders()],
+        (Some(Forgettable::Order(_)), Some(key)) => vec![key::all_closed_orders().from(key)],
+    };
+    let mut expired = Vec::new();
+    let mut left = keys_max;
+    for mut rest in ranges {
+        loop {
+            // One more than may be looked at: it tells where the next sweep begins.
+            let step = disk.range(&rest.from, &rest.to, left.saturating_add(1).min(STEP_RECORDS_MAX), STEP_BYTES_MAX)?;
+            let Some((last, _)) = step.last() else { break };
+            rest = rest.after(last.clone());
+            for (key, bytes) in &step {
+                let (what, changed_ms) = forgettable(key, bytes)?;
+                if left == 0 {
+                    return Ok((expired, Some(what)));
+                }
+                left -= 1;
+                if changed_ms <= changed_before_ms {
+                    expired.push(what);
+                }
+            }
+        }
+    }
+    Ok((expired, None))
+}
+
+fn forgettable(key: &[u8], bytes: &[u8]) -> Result<(Forgettable, u64), ReadError> {
+    match Kind::read(key)? {
+        Kind::Request(request) => Ok((Forgettable::Request(request), value::remembered(key, bytes)?.stored_run_ms)),
+        Kind::ClosedOrder(order) => Ok((Forgettable::Order(order), value::projection(key, bytes)?.changed_run_ms)),
+        _ => Err(damaged(key, "it is outside the ranges that are swept")),
+    }
+}
+
+/// At most `orders_max` open orders, in order of their ids.
+pub(crate) fn open_orders<R: Read>(disk: &R, orders_max: usize) -> Result<Vec<Projection>, ReadError> {
+    let mut orders = Vec::new();
+    let mut rest = key::all_open_orders();
+    while orders.len() < orders_max {
+        let step = disk.range(&rest.from, &rest.to, (orders_max - orders.len()).min(STEP_RECORDS_MAX), STEP_BYTES_MAX)?;
+        for (key, bytes) in &step {
+            orders.push(value::projection(key, bytes)?);
+        }
+        match step.into_iter().next_back() {
+            Some((last, _)) => rest = rest.after(last),
+            None => break,
+        }
+    }
+    Ok(orders)
+}
+
+/// A start of the daemon, or one whose events were imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub ordinal: u64,
+    pub epoch: Epoch,
+    /// The next seq to give as it began; 0 for one of another device.
+    pub first: Seq,
+}
+
+/// Every start that is remembered, oldest first.
+pub(crate) fn starts<R: Read>(disk: &R) -> Result<Vec<Start>, ReadError> {
+    let mut starts = Vec::new();
+    for_each(disk, key::all_epochs(), |key, bytes| {
+        if let Kind::Epoch(ordinal) = Kind::read(key)? {
+            let (epoch, first) = value::epoch(key, bytes)?;
+            starts.push(Start { ordinal, epoch, first });
+        }
+        Ok(())
+    })?;
+    Ok(starts)
+}
+
+pub(crate) fn offsets<R: Read>(disk: &R) -> Result<Vec<(PartitionName, i64)>, ReadError> {
+    let mut offsets = Vec::new();
+    for_each(disk, key::all_offsets(), |key, bytes| {
+        if let Kind::Offset(at) = Kind::read(key)? {
+            offsets.push((at, value::offset(key, bytes)?));
+        }
+        Ok(())
+    })?;
+    Ok(offsets)
+}
+
+/// Seq and order of each dead letter.
+pub(crate) fn dead<R: Read>(disk: &R) -> Result<Vec<(Seq, OrderId)>, ReadError> {
+    let mut dead = Vec::new();
+    for_each(disk, key::all_dead(), |key, bytes| {
+        if let Kind::Dead(seq) = Kind::read(key)? {
+            dead.push((seq, value::dead_letter(key, bytes)?.event.order_id));
+        }
+        Ok(())
+    })?;
+    Ok(dead)
+}
+
+pub(crate) fn counters<R: Read>(disk: &R) -> Result<Counters, ReadError> {
+    let key = key::counters();
+    disk.get(&key)?.map_or(Ok(Counters::default()), |bytes| value::counters(&key, &bytes))
+}
+
+pub(crate) fn progress<R: Read>(disk: &R) -> Result<Seq, ReadError> {
+    let key = key::progress();
+    disk.get(&key)?.map_or(Ok(Seq(0)), |bytes| value::seq(&key, &bytes))
+}
+
+/// The outbox's first and last records that are there.
+pub(crate) fn queue_ends<R: Read>(disk: &R) -> Result<Option<[(Seq, QueuedHead); 2]>, ReadError> {
+    let range = key::all_queued();
+    let first = disk.range(&range.from, &range.to, 1, 1)?.into_iter().next();
+    let (Some(first), Some(last)) = (first, disk.last(&range.from, &range.to)?) else { return Ok(None) };
+    let end = |(key, bytes): (Vec<u8>, Vec<u8>)| match Kind::read(&key)? {
+        Kind::Queued(seq) => Ok((seq, QueuedHead::decode(&key, &bytes)?)),
+        _ => Err(damaged(&key, "it is outside the outbox")),
+    };
+    Ok(Some([end(first)?, end(last)?]))
+}
+
+/// The weights of all events up to and with the progress, as the outbox counts them.
+pub(crate) fn sum_at_progress<R: Read>(disk: &R, progress: Seq) -> Result<Option<u64>, ReadError> {
+    let key = key::queued(progress.next());
+    let Some(bytes) = disk.get(&key)? else { return Ok(None) };
+    let head = QueuedHead::decode(&key, &bytes)?;
+    Ok(Some(head.sum.saturating_sub(u64::from(head.weight))))
+}

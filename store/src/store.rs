@@ -1,0 +1,193 @@
+//! The store over any disk: what the core reads and writes, in its own types.
+
+use crate::batch::{Batch, Tail};
+use crate::check::{self, CheckReport};
+use crate::disk::{Disk, Op, Read, Space};
+use crate::error::{ApplyError, CommitError, OpenError, ReadError};
+use crate::export::{self, ExportError, ExportReport};
+use crate::layout::{FORMAT, Identity, key};
+use crate::reads;
+use gateway::event::OrderEvent;
+use gateway::ids::{Name, OrderId, Seq};
+use gateway::io::{Change, Forgettable, Found, Opened, Wanted};
+use gateway::order::Projection;
+use std::sync::Arc;
+
+/// The durable store. It has one owner and no thread; every call returns when its work is done.
+///
+/// [`Store::apply`] returns only after the disk sync. Once it fails with an unclear outcome, all calls fail until [`Store::reopen`].
+#[derive(Debug)]
+pub struct Store<D> {
+    pub(crate) disk: D,
+    pub(crate) gateway: Name,
+    pub(crate) tail: Tail,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens the store on a disk, and a new one on an empty disk. It belongs to `gateway` from then on.
+    ///
+    /// # Errors
+    /// It is a newer release's, another gateway's with events waiting, or unreadable. Nothing was changed.
+    pub fn open(mut disk: D, gateway: Name) -> Result<(Store<D>, Opened), OpenError> {
+        let (opened, tail) = read_opened(&disk)?;
+        claim(&mut disk, &gateway, &opened)?;
+        Ok((Store { disk, gateway, tail }, opened))
+    }
+
+    /// Opens the disk again, and reads what is durable.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the store stays closed and this may be tried again.
+    pub fn reopen(&mut self) -> Result<Opened, OpenError> {
+        self.disk.reopen()?;
+        let (opened, tail) = read_opened(&self.disk)?;
+        claim(&mut self.disk, &self.gateway, &opened)?;
+        self.tail = tail;
+        Ok(opened)
+    }
+
+    /// Writes a batch, all or nothing, and returns once it is durable. The last change of a key wins. What [`Change::Forget`] names is
+    /// gone for every reader at once; its bytes are removed by this and the next commits, so far as their bound leaves room.
+    ///
+    /// # Errors
+    /// [`ApplyError::Refused`] and [`CommitError::NoSpace`]: nothing was written, the store goes on.
+    /// [`CommitError::Unclear`]: only [`Store::reopen`] tells whether it happened.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        let mut batch = Batch::new(&self.disk, self.tail);
+        for change in changes {
+            batch.add(change)?;
+        }
+        let (ops, space, tail) = batch.finish()?;
+        if !ops.is_empty() {
+            self.disk.commit(&ops, space)?;
+        }
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Looks a request, an order, a session or a dead letter up.
+    ///
+    /// # Errors
+    /// Nothing is known; the store has to be opened again.
+    pub fn load(&self, wanted: &Wanted) -> Result<Found, ReadError> {
+        reads::load(&self.disk, wanted)
+    }
+
+    /// Reads the outbox from `from` on, without gaps: at most `events_max` events, and none more once they reach `bytes_max`.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn read_head(&self, from: Seq, events_max: usize, bytes_max: usize) -> Result<Vec<(Seq, Arc<OrderEvent>)>, ReadError> {
+        reads::head(&self.disk, from, events_max, bytes_max)
+    }
+
+    /// Looks at up to `keys_max` remembered requests and closed orders from `from` on. Gives those that were last changed at or before
+    /// `changed_before_ms`, and where the next sweep begins (`None`: at the start).
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn sweep(
+        &self,
+        from: Option<&Forgettable>,
+        keys_max: usize,
+        changed_before_ms: u64,
+    ) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
+        reads::sweep(&self.disk, from, keys_max, changed_before_ms)
+    }
+
+    /// An order, open or closed.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn order(&self, order: &OrderId) -> Result<Option<Projection>, ReadError> {
+        reads::order(&self.disk, order)
+    }
+
+    /// At most `orders_max` open orders, in order of their ids.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn open_orders(&self, orders_max: usize) -> Result<Vec<Projection>, ReadError> {
+        reads::open_orders(&self.disk, orders_max)
+    }
+
+    /// Reads every record and compares them with each other: for `store check` and for the simulator. As slow as the store is large.
+    ///
+    /// # Errors
+    /// As [`Store::load`]. Records that are wrong are in the report.
+    pub fn check(&self) -> Result<CheckReport, ReadError> {
+        check::check(&self.disk)
+    }
+
+    /// Writes a JSON line for each event that Kafka has not got.
+    ///
+    /// # Errors
+    /// The store cannot be read or the lines cannot be written.
+    pub fn export(&self, out: impl std::io::Write) -> Result<ExportReport, ExportError> {
+        export::export(&self.disk, &self.gateway, out)
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The disk below, for the faults of a simulator.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Gives the disk back.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+}
+
+pub(crate) fn identity<R: Read>(disk: &R) -> Result<Option<Identity>, OpenError> {
+    let Some(bytes) = disk.get(&key::identity())? else { return Ok(None) };
+    let found = Identity::format(&bytes)?;
+    if found > FORMAT {
+        return Err(OpenError::Newer { found, known: FORMAT });
+    }
+    Ok(Some(Identity::decode(&bytes)?))
+}
+
+/// Reads what the core and the store keep in memory. Looks at the format first: nothing of a newer store may be guessed at.
+fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
+    identity(disk)?;
+    let progress = reads::progress(disk)?;
+    let ends = reads::queue_ends(disk)?;
+    let last = ends.map_or(progress, |[_, (last, _)]| last.max(progress));
+    let sum = ends.map_or(0, |[_, (_, head)]| head.sum);
+    let queued_bytes = reads::sum_at_progress(disk, progress)?.map_or(0, |before| sum.saturating_sub(before));
+    let opened = Opened {
+        next_seq: last.next(),
+        progress,
+        queued_bytes,
+        counters: reads::counters(disk)?,
+        open: reads::open_orders(disk, usize::MAX)?,
+        epochs: reads::starts(disk)?.into_iter().map(|start| start.epoch).collect(),
+        offsets: reads::offsets(disk)?,
+        dead: reads::dead(disk)?,
+    };
+    let trimmed = ends.map_or(progress, |[(first, _), _]| Seq(first.0 - 1)).min(progress);
+    Ok((opened, Tail { next_seq: last.0 + 1, progress: progress.0, trimmed: trimmed.0, sum }))
+}
+
+/// Writes the gateway's id into a store that has none, or that holds nothing of another's.
+fn claim<D: Disk>(disk: &mut D, gateway: &Name, opened: &Opened) -> Result<(), OpenError> {
+    if let Some(found) = identity(disk)? {
+        let queued = opened.next_seq.0 - 1 - opened.progress.0;
+        if found.gateway == *gateway {
+            return Ok(());
+        }
+        if queued > 0 || !opened.dead.is_empty() {
+            return Err(OpenError::OtherGateway { found: found.gateway, wanted: gateway.clone(), queued, dead: opened.dead.len() });
+        }
+    }
+    let value = Identity { format: FORMAT, gateway: gateway.clone() }.encode();
+    disk.commit(&[Op { key: key::identity(), value: Some(value) }], Space::Reserve).map_err(|e| match e {
+        CommitError::NoSpace(reason) => OpenError::NoSpace(reason),
+        CommitError::Unclear(reason) => OpenError::Disk(reason),
+    })
+}

@@ -1,0 +1,10 @@
+//! Tests of the store over memory and over sled.
+
+mod golden_bytes;
+mod layout;
+mod memory;
+mod offline;
+mod samples;
+mod sled;
+mod store;
+mod thread;
