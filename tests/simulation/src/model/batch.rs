@@ -1,0 +1,310 @@
+//! What the core wants to commit.
+
+use super::{Check, Flight, Model, Pending, Told, Violation, Work, ensure, rules};
+use crate::deed::Deed;
+use gateway::event::{Clock, OrderEvent};
+use gateway::ids::{CommitId, OrderId, RequestKey, Seq, Ticket};
+use gateway::io::{Change, Forgettable, Remembered};
+use gateway::order::{Moment, Projection, Source};
+use gateway::time::Now;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A batch as it is read, change by change.
+#[derive(Default)]
+struct Reading {
+    next_seq: Option<Seq>,
+    orders: BTreeMap<OrderId, Arc<Projection>>,
+    /// Requests with an event and nothing else so far.
+    half: BTreeSet<RequestKey>,
+    /// Projections that requests must bring.
+    due: BTreeMap<OrderId, Projection>,
+    works: Vec<(OrderId, Work)>,
+    new_tickets: bool,
+    counters: bool,
+    statuses: u64,
+    closings: u64,
+}
+
+impl Model {
+    /// The core asks for a commit.
+    ///
+    /// # Errors
+    /// The batch breaks a rule.
+    pub fn committing(&mut self, now: Now, commit: CommitId, batch: &Arc<Vec<Change>>) -> Check {
+        ensure!(self.life().pending.is_none(), "two commits at a time");
+        ensure!(!batch.is_empty(), "an empty commit");
+        let mut reading = Reading::default();
+        for change in batch.iter() {
+            self.read_change(now, change, &mut reading)?;
+        }
+        ensure!(reading.half.is_empty(), "not in one batch with their events: requests {:?}", reading.half);
+        ensure!(reading.due.is_empty(), "not in one batch with their events: orders {:?}", reading.due.keys());
+        ensure!(reading.counters || !reading.new_tickets, "tickets were given, but not counted in the same batch");
+        self.counts.statuses += reading.statuses;
+        self.counts.closings += reading.closings;
+        let works = reading.works;
+        self.life_mut().pending = Some(Pending { commit, batch: Arc::clone(batch), works });
+        Ok(())
+    }
+
+    fn read_change(&mut self, now: Now, change: &Change, reading: &mut Reading) -> Check {
+        match change {
+            Change::Enqueue(seq, event) => self.read_event(now, *seq, event, reading),
+            Change::Remember(key, remembered) => self.read_remembered(now, key, remembered, reading),
+            Change::Project(order) => self.read_order(now, order, reading),
+            Change::Counters(counters) => {
+                reading.counters = true;
+                let position = self.life().tickets.position();
+                ensure!((counters.last_ticket, counters.business_day) == position, "{counters:?}, but tickets are at {position:?}");
+                ensure!(counters.running_ms == self.run_ms(now), "{counters:?} after {} ms", self.run_ms(now));
+                ensure!(counters.wall_floor_ms == self.life().wall_floor_ms, "{counters:?}, not {}", self.life().wall_floor_ms);
+                Ok(())
+            }
+            Change::Offset(at, next) => {
+                let read = self.life().read_upto.get(at).map_or(0, |offset| offset + 1);
+                ensure!(*next <= read, "offset {next} of {at:?} is stored, and only {read} was read");
+                ensure!(self.image.offsets.get(at).is_none_or(|before| before <= next), "{at:?} goes back to {next}");
+                let covered: Vec<_> = self.life().told.keys().filter(|(p, offset)| p == at && offset < next).cloned().collect();
+                for (at, offset) in covered {
+                    self.finish_work(now, Work::Status(at, offset), reading)?;
+                }
+                Ok(())
+            }
+            Change::Forget { from, upto } => self.may_forget(*from, *upto),
+            Change::DeadLetter(seq, letter) => {
+                ensure!(self.is_stored(*seq, &letter.event), "dead letter {seq} was never stored");
+                Ok(())
+            }
+            Change::Hold(seq, behind, event) => {
+                ensure!(self.is_stored(*seq, event), "held {seq} was never stored");
+                ensure!(seq > behind, "{seq} is held behind {behind}, which came later");
+                Ok(())
+            }
+            // The store keeps the highest.
+            Change::Session(..) => Ok(()),
+            Change::Epoch(epoch) => {
+                ensure!(*epoch == self.life().epoch, "{epoch} is not our epoch");
+                Ok(())
+            }
+            Change::Expire(what) => self.may_expire(now, what, reading),
+            Change::Release(seq) => {
+                ensure!(self.image.dead.contains_key(seq), "{seq} is no dead letter");
+                Ok(())
+            }
+        }
+    }
+
+    fn may_expire(&self, now: Now, what: &Forgettable, reading: &Reading) -> Check {
+        let changed = match what {
+            Forgettable::Request(key) => self.image.requests.get(key).map(|request| request.stored_run_ms),
+            Forgettable::Order(id) => {
+                let in_batch = reading.orders.contains_key(id);
+                let order = self.image.orders.get(id);
+                ensure!(!in_batch && !order.is_some_and(|o| o.open), "{id} is forgotten though it is in use");
+                order.map(|order| order.changed_run_ms)
+            }
+        };
+        let old = changed.is_none_or(|changed| changed + self.settings.remember_ms <= self.run_ms(now));
+        ensure!(old, "{what:?} is forgotten too early");
+        Ok(())
+    }
+
+    fn event_time(&self, now: Now) -> (i64, Clock) {
+        now.wall.map_or((self.life().wall_floor_ms, Clock::Unset), |wall| (wall.unix_ms, Clock::Synced))
+    }
+
+    fn read_event(&mut self, now: Now, seq: Seq, event: &Arc<OrderEvent>, reading: &mut Reading) -> Check {
+        let key = &event.request;
+        let expected = reading.next_seq.unwrap_or(self.image.next_seq);
+        ensure!(seq == expected, "{seq} does not follow {expected}");
+        reading.next_seq = Some(seq.next());
+        let Some(flight) = self.life().flights.get(key).cloned() else {
+            return Err(Violation(format!("{key:?} is stored, and nobody waits for it")));
+        };
+        let request = &flight.submission.request;
+        ensure!(!self.image.requests.contains_key(key), "{key:?} is stored a second time");
+        ensure!(!self.seq_of.contains_key(key), "doubled: {key:?} is stored again after it was forgotten");
+        let in_time = request.valid_for_ms.is_none_or(|valid| now.mono_ms <= flight.since_mono_ms.saturating_add(valid));
+        ensure!(in_time, "{key:?} is stored after its time was over");
+        ensure!(event.epoch == self.life().epoch, "{key:?} has epoch {}", event.epoch);
+        ensure!(event.event_type.as_str() == flight.deed.event_type(), "{key:?} is stored as {:?}", event.event_type);
+        ensure!(request.order_id.as_ref().is_none_or(|id| *id == event.order_id), "{key:?} is stored for {}", event.order_id);
+        ensure!((event.occurred_at_ms, event.clock) == self.event_time(now), "{key:?} is dated {}", event.occurred_at_ms);
+        ensure!(request.user_id == event.user_id, "{key:?} has user {:?}", event.user_id);
+        reading.half.insert(key.clone());
+        self.finish_work(now, Work::Request(key.clone(), flight.reply_to), reading)?;
+        self.expect_order(now, &flight, event, reading)
+    }
+
+    /// What the event must make of its order, in the same batch.
+    fn expect_order(&mut self, now: Now, flight: &Flight, event: &OrderEvent, reading: &mut Reading) -> Check {
+        let (id, key, at) = (&event.order_id, &event.request, self.moment(now));
+        let before = reading.orders.get(id).or_else(|| self.image.orders.get(id)).cloned();
+        let (deed, maybe_stored) = (&flight.deed, flight.submission.maybe_stored);
+        let expected = match before {
+            Some(before) => {
+                ensure!(rules::admits(&before, deed), "{key:?} is stored, but the order does not admit it: {before:?}");
+                let mut after = rules::after(&before, deed, Source::House, at);
+                after.maybe_stored |= maybe_stored;
+                Some(after)
+            }
+            None if matches!(deed, Deed::Create { .. }) => {
+                reading.new_tickets = true;
+                let ticket = Ticket(self.life_mut().tickets.give(now));
+                Some(rules::born(id.clone(), deed, Some(ticket), Some(key.terminal.clone()), maybe_stored, at))
+            }
+            None => {
+                ensure!(!self.settings.strict_orders, "{key:?} is stored, but its order is unknown");
+                None
+            }
+        };
+        let data: serde_json::Value = serde_json::from_str(&event.data).map_err(|e| Violation(format!("{key:?}: {e}")))?;
+        ensure!(data["terminalId"] == key.terminal.as_str(), "{key:?} names another terminal: {data}");
+        ensure!(data["gatewayId"] == self.settings.gateway.as_str(), "{key:?} names another gateway: {data}");
+        for (field, value) in &flight.submission.request.data {
+            ensure!(data.get(field) == Some(value), "{key:?}: field {field} was {value} and is {data}");
+        }
+        if let Some(order) = expected {
+            if matches!(deed, Deed::Create { .. }) {
+                let ticket = order.ticket.map(|ticket| u64::from(ticket.0));
+                ensure!(data["ticket"].as_u64() == ticket, "{key:?} should have ticket {ticket:?}: {data}");
+                let total = data["totalPrice"].to_string();
+                ensure!(Some(&total) == order.total.as_ref(), "{key:?} has total {total}, not {:?}", order.total);
+                ensure!(data["createdAt"].is_string() && data["restaurantId"].is_string(), "{key:?} is not filled: {data}");
+            }
+            ensure!(reading.due.insert(id.clone(), order).is_none(), "two steps of order {id} in one batch");
+        }
+        Ok(())
+    }
+
+    fn read_remembered(&self, now: Now, key: &RequestKey, remembered: &Remembered, reading: &mut Reading) -> Check {
+        ensure!(reading.half.remove(key), "{key:?} is remembered without its event in the batch");
+        let request = &self.life().flights[key].submission.request;
+        let ticket = reading.due.get(&remembered.order_id).and_then(|order| order.ticket).map(|ticket| ticket.0);
+        let gives_ticket = matches!(self.life().flights[key].deed, Deed::Create { .. });
+        ensure!(remembered.body_hash == request.body_hash, "{key:?} is remembered as another body");
+        ensure!(remembered.ticket == ticket.filter(|_| gives_ticket), "{key:?} is remembered with ticket {:?}", remembered.ticket);
+        ensure!(remembered.stored_run_ms == self.run_ms(now), "{key:?} is remembered since {}", remembered.stored_run_ms);
+        ensure!(reading.next_seq == Some(remembered.seq.next()), "{key:?} is remembered as {}", remembered.seq);
+        Ok(())
+    }
+
+    fn read_order(&mut self, now: Now, order: &Arc<Projection>, reading: &mut Reading) -> Check {
+        let id = &order.order_id;
+        if let Some(expected) = reading.due.remove(id) {
+            ensure!(expected == **order, "the house's event makes {}", rules::differences(&expected, order));
+        } else if !self.is_closing(now, order, reading)? {
+            self.read_status(now, order, reading)?;
+        }
+        let before = reading.orders.insert(id.clone(), Arc::clone(order));
+        ensure!(before.is_none(), "order {id} is written twice in one batch");
+        Ok(())
+    }
+
+    /// The order leaves the board because its time is over.
+    fn is_closing(&self, now: Now, order: &Projection, reading: &mut Reading) -> Result<bool, Violation> {
+        let Some(before) = self.image.orders.get(&order.order_id) else { return Ok(false) };
+        let closed = Projection { open: false, ..before.as_ref().clone() };
+        if !before.open || closed != *order {
+            return Ok(false);
+        }
+        let rules = &self.settings.board;
+        let run = self.run_ms(now);
+        let ready = before.ready_run_ms.is_some_and(|at| at + rules.ready_ms <= run);
+        let unchanged = before.changed_run_ms + rules.unchanged_ms <= run;
+        ensure!(ready || unchanged, "order {} leaves the board too early", order.order_id);
+        reading.closings += 1;
+        Ok(true)
+    }
+
+    fn read_status(&mut self, now: Now, order: &Projection, reading: &mut Reading) -> Check {
+        let at = self.moment(now);
+        loop {
+            let work = self.life().lanes.get(&order.order_id).and_then(|lane| lane.front()).cloned();
+            match work {
+                None => return Err(Violation(format!("nothing was to change order {order:?}"))),
+                Some(Work::Request(key, reply_to)) => {
+                    ensure!(!self.life().flies(&key, reply_to), "order {} changes before {key:?} is answered", order.order_id);
+                    self.pop(&order.order_id);
+                }
+                Some(Work::Status(partition, offset)) => {
+                    let told = self.life().told[&(partition.clone(), offset)].clone();
+                    let after = self.effect_of(now, &told, at, reading)?;
+                    self.pop(&order.order_id);
+                    if let Some(after) = after {
+                        reading.works.push((order.order_id.clone(), Work::Status(partition, offset)));
+                        ensure!(after == *order, "{:?} makes {}", told.deed, rules::differences(&after, order));
+                        reading.statuses += 1;
+                        return Ok(());
+                    }
+                    self.life_mut().told.remove(&(partition, offset));
+                }
+            }
+        }
+    }
+
+    fn pop(&mut self, order: &OrderId) {
+        let lanes = &mut self.life_mut().lanes;
+        if let Some(lane) = lanes.get_mut(order) {
+            lane.pop_front();
+            if lane.is_empty() {
+                lanes.remove(order);
+            }
+        }
+    }
+
+    /// What a status record makes of its order; `None` if it changes nothing.
+    fn effect_of(&mut self, now: Now, told: &Told, at: Moment, reading: &mut Reading) -> Result<Option<Projection>, Violation> {
+        match reading.orders.get(&told.order).or_else(|| self.image.orders.get(&told.order)) {
+            Some(before) => {
+                let after = rules::after(before, &told.deed, Source::Centre, at);
+                Ok(Some(after).filter(|after| after != before.as_ref()))
+            }
+            None if told.ours && matches!(told.deed, Deed::Create { .. }) => {
+                reading.new_tickets = true;
+                let ticket = Ticket(self.life_mut().tickets.give(now));
+                Ok(Some(rules::born(told.order.clone(), &told.deed, Some(ticket), None, false, at)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The work is done with this batch, and all that came before it on the same order was done already or changes nothing.
+    fn finish_work(&mut self, now: Now, work: Work, reading: &mut Reading) -> Check {
+        let order = match &work {
+            Work::Request(key, _) => match &self.life().flights[key].submission.request.order_id {
+                Some(order) => order.clone(),
+                None => return Ok(()),
+            },
+            Work::Status(at, offset) => self.life().told[&(at.clone(), *offset)].order.clone(),
+        };
+        if !self.life().lanes.get(&order).is_some_and(|lane| lane.contains(&work)) {
+            return Ok(());
+        }
+        loop {
+            let Some(first) = self.life().lanes.get(&order).and_then(|lane| lane.front()).cloned() else { return Ok(()) };
+            match &first {
+                Work::Request(key, reply_to) if first != work => {
+                    ensure!(!self.life().flies(key, *reply_to), "{work:?} overtakes {key:?} on order {order}");
+                }
+                Work::Request(..) => {}
+                Work::Status(at, offset) => {
+                    let told = self.life().told[&(at.clone(), *offset)].clone();
+                    let moment = self.moment(now);
+                    let after = self.effect_of(now, &told, moment, reading)?;
+                    ensure!(after.is_none(), "{at:?} {offset} was passed over: {told:?} should have made {after:?}");
+                }
+            }
+            self.pop(&order);
+            match &first {
+                Work::Request(..) if first == work => reading.works.push((order.clone(), first.clone())),
+                Work::Request(..) => {}
+                Work::Status(at, offset) => drop(self.life_mut().told.remove(&(at.clone(), *offset))),
+            }
+            if first == work {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What Kafka has taken, and what the core may hand to it.
+
+use super::{Check, Model, ensure};
+use gateway::event::OrderEvent;
+use gateway::ids::{Epoch, ProducerId, Seq};
+use gateway::io::Delivery;
+use std::collections::{BTreeSet, HashMap};
+
+/// What Kafka has taken, whatever the gateway knows of it.
+#[derive(Debug, Default)]
+pub struct KafkaFacts {
+    taken: BTreeSet<Seq>,
+    last_first: HashMap<String, Seq>,
+}
+
+impl KafkaFacts {
+    /// Whether the event is in Kafka.
+    pub fn has(&self, seq: Seq) -> bool {
+        self.taken.contains(&seq)
+    }
+}
+
+impl Model {
+    /// The core hands an event to the producer.
+    ///
+    /// # Errors
+    /// It is not durable, or there twice, or the handle takes nothing.
+    pub fn delivering(&mut self, producer: ProducerId, seq: Seq, event: &OrderEvent) -> Check {
+        ensure!(self.image.queued.get(&seq).is_some_and(|e| e.as_ref() == event), "{seq} goes to Kafka, but is not on disk");
+        let life = self.life_mut();
+        ensure!(producer == life.producer && life.producer_up, "{seq} goes to {producer:?}, which takes nothing");
+        ensure!(life.with_producer.insert(seq), "{seq} goes to {producer:?} a second time");
+        Ok(())
+    }
+
+    /// The core asks for a new handle.
+    ///
+    /// # Errors
+    /// It has an old one's name.
+    pub fn producer_wanted(&mut self, producer: ProducerId) -> Check {
+        let life = self.life_mut();
+        ensure!(producer > life.producer, "{producer:?} is not new");
+        (life.producer, life.producer_up) = (producer, false);
+        life.with_producer.clear();
+        Ok(())
+    }
+
+    /// The new handle is there.
+    pub fn producer_ready(&mut self, producer: ProducerId) {
+        let life = self.life_mut();
+        life.producer_up |= producer == life.producer;
+    }
+
+    /// The producer is about to report.
+    ///
+    /// # Errors
+    /// It reports what is not so: the simulated Kafka is at fault.
+    pub fn reported(&mut self, seq: Seq, outcome: &Delivery) -> Check {
+        if *outcome == Delivery::Acknowledged {
+            ensure!(self.kafka.has(seq), "lost: {seq} was acknowledged and is not in Kafka");
+            let image = &self.image;
+            if let Some(life) = &mut self.life {
+                life.acknowledged.insert(seq);
+                life.account(image);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kafka took a record.
+    ///
+    /// # Errors
+    /// It was never stored, doubles a request, or comes before an earlier one of its key.
+    pub fn appended(&mut self, key: &str, epoch: Epoch, seq: Seq, event: &OrderEvent) -> Check {
+        ensure!(self.is_stored(seq, event), "{seq} is in Kafka, but was never durable");
+        ensure!(epoch == event.epoch, "{seq} has epoch {epoch} in Kafka, not {}", event.epoch);
+        if !self.kafka.taken.insert(seq) {
+            self.counts.repeats += 1;
+            return Ok(());
+        }
+        if let Some(last) = self.kafka.last_first.insert(key.to_owned(), seq) {
+            ensure!(last < seq, "out of order: {seq} of order {key} first appears after {last}");
+        }
+        Ok(())
+    }
+
+    /// What a batch may forget: everything up to there is in Kafka, a dead letter or held, durably.
+    pub(super) fn may_forget(&self, from: Seq, upto: Seq) -> Check {
+        let held: BTreeSet<Seq> = self.image.held.keys().map(|(_, held)| *held).collect();
+        ensure!(from == self.image.progress.next(), "forgets from {from}, though the progress is {}", self.image.progress);
+        let mut seq = from;
+        while seq <= upto {
+            let buried = self.image.dead.contains_key(&seq) || held.contains(&seq);
+            ensure!(buried || self.life().acknowledged.contains(&seq), "{seq} is forgotten, and nobody has it");
+            seq = seq.next();
+        }
+        Ok(())
+    }
+}
