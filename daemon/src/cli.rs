@@ -1,0 +1,337 @@
+//! The command line: what may be asked for, and the commands that need no module of their own.
+
+pub mod ask;
+#[cfg(feature = "demo")]
+pub mod centre;
+pub mod check;
+pub mod store;
+
+use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use gateway::ids::{Name, OrderId};
+use std::io::Write;
+use std::path::PathBuf;
+#[cfg(feature = "demo")]
+use std::time::Duration;
+
+/// What `check` and a config that is wrong end with; clap's own for a command line that is wrong.
+pub const EXIT_WRONG: u8 = 2;
+
+/// Carries orders from a restaurant's terminals to Kafka and back, across power cuts and outages.
+#[derive(Debug, Parser)]
+#[command(name = "dumbwaiter", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Run(ConfigArgs),
+    /// Say what is wrong with a config; ends with 0, or with 2 if anything is
+    Check(CheckArgs),
+    /// The whole trip with nothing else installed: terminals, broker, Kafka, centre and outages; ends with a ledger
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+    /// The reference centre on a real Kafka: confirms orders, takes payments, tells the houses
+    #[cfg(feature = "demo")]
+    Centre(CentreArgs),
+    /// Ask the running daemon how it is
+    Status(AskArgs),
+    /// Ask the running daemon for its open orders
+    Orders(AskArgs),
+    /// Ask the running daemon for one order
+    Order {
+        /// The order's id
+        id: OrderId,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Look into the store of a daemon that does not run
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// A terminal to try things with
+    Terminal(TerminalArgs),
+}
+
+/// Where the config is.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// The config; conf.d/*.toml beside it is merged over it
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// `check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Also connect to Kafka and to the MQTT broker, and look for the serial ports
+    #[arg(long)]
+    pub online: bool,
+}
+
+/// `demo`.
+#[cfg(feature = "demo")]
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// End after this time: 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// End with the ledger as a line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Use this Kafka instead of the built-in one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+    /// Use this MQTT broker instead of the built-in one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub mqtt: Option<String>,
+}
+
+/// `centre`.
+#[cfg(feature = "demo")]
+#[derive(Debug, Clone, Args)]
+pub struct CentreArgs {
+    /// Kafka's brokers, k1:9092,k2:9092
+    #[arg(long, value_name = "LIST")]
+    pub brokers: String,
+    /// The topic that orders come from
+    #[arg(long, value_name = "TOPIC", default_value = "order-events")]
+    pub topic: String,
+    /// The topic that the houses read
+    #[arg(long, value_name = "TOPIC", default_value = "order-status")]
+    pub status_topic: String,
+    /// The consumer group
+    #[arg(long, value_name = "NAME", default_value = "order-service")]
+    pub group: String,
+    /// Payments are drawn from this number: 85 of 100 succeed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// How to ask the running daemon.
+#[derive(Debug, Clone, Args)]
+pub struct AskArgs {
+    /// Print the daemon's JSON as it is
+    #[arg(long)]
+    pub json: bool,
+    /// The daemon's address; otherwise the config's http.listen
+    #[arg(long, value_name = "URL")]
+    pub url: Option<HttpUrl>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `store`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Open the store and read all of it; ends with 0, or with 2 if anything is wrong
+    Check(DataDirArgs),
+    /// Print each queued event as a line of JSON
+    Export(DataDirArgs),
+    /// Queue the events of an export, from standard input; safe to repeat
+    Import(DataDirArgs),
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Args)]
+pub struct DataDirArgs {
+    /// The data folder, store.data_dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `terminal`.
+#[derive(Debug, Clone, Args)]
+pub struct TerminalArgs {
+    /// How it is connected.
+    #[command(subcommand)]
+    pub line: TerminalLine,
+    /// The terminal's name
+    #[arg(long, global = true, default_value = "terminal-1")]
+    pub name: Name,
+    /// Submit so many orders
+    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
+    pub count: u64,
+    /// From so many terminals, each with one order at a time: NAME-1 to NAME-N
+    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
+    pub terminals: usize,
+    /// At most so many a second; without it, each as soon as the one before is answered
+    #[arg(long, global = true, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// End with the report as a line of JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// How a terminal is connected.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TerminalLine {
+    /// On a serial line
+    Serial {
+        /// The device
+        path: PathBuf,
+        /// Bits per second
+        #[arg(long, default_value_t = 115_200)]
+        baud: u32,
+        /// binary or json
+        #[arg(long, default_value = "binary", value_parser = framing)]
+        framing: Framing,
+    },
+    /// Through an MQTT broker
+    Mqtt {
+        /// mqtt://host:1883 or mqtts://host:8883
+        url: MqttUrl,
+        /// The gateway's id, which is part of the topics
+        #[arg(long)]
+        gateway: Name,
+        /// The user; the terminal's name by default, if a password is given
+        #[arg(long)]
+        username: Option<String>,
+        /// The file that holds the password
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Who signed the broker's certificate, in PEM
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
+    /// By HTTP
+    Http {
+        /// http://127.0.0.1:8080
+        url: HttpUrl,
+    },
+}
+
+/// `http://host[:port]`, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    /// `host:port`, as it stands in the `Host` header and as it is connected to.
+    pub authority: String,
+}
+
+impl std::str::FromStr for HttpUrl {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "write it like http://127.0.0.1:8080";
+        let uri: hyper::Uri = text.parse().map_err(|_| WRONG)?;
+        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(WRONG)?;
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(WRONG);
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(HttpUrl { authority: format!("{}:{port}", authority.host()) })
+    }
+}
+
+/// Prints what a command was asked for.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who reads only the first lines, as `head` does, has what they wanted.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("standard output takes nothing"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Reads `500ms`, `30s`, `5m` or `1h`.
+#[cfg(feature = "demo")]
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "write it like 30s, 5m or 1h";
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| WRONG)?;
+    let unit_ms: u64 = match text[digits..].trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(WRONG),
+    };
+    number.checked_mul(unit_ms).filter(|ms| *ms > 0).map(Duration::from_millis).ok_or(WRONG)
+}
+
+fn rate(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or("give a number above 0")
+}
+
+fn framing(text: &str) -> Result<Framing, &'static str> {
+    [Framing::Binary, Framing::Json].into_iter().find(|framing| framing.as_str() == text).ok_or("give binary or json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(std::iter::once("dumbwaiter").chain(line.split_whitespace())).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_contract_is_taken() {
+        for line in [
+            "run",
+            "run --config x.toml",
+            "check --config x.toml --online",
+            "status --json",
+            "orders --url http://127.0.0.1:1",
+            "order order-123 --json",
+            "store check --data-dir /tmp/x",
+            "store export --data-dir /tmp/x",
+            "store import --data-dir /tmp/x",
+            "terminal serial /dev/ttyUSB0 --count 5 --framing json",
+            "terminal mqtt mqtt://127.0.0.1 --gateway store-042 --count 5 --rate 2.5 --name till-1 --terminals 64",
+            "terminal --name till-1 http http://127.0.0.1:8080 --count 5",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+        #[cfg(feature = "demo")]
+        for line in ["demo", "demo --duration 30s --json --kafka k:9092 --mqtt m:1883", "centre --brokers k1:9092,k2:9092"] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "",
+            "order",
+            "store check",
+            "terminal http 127.0.0.1:8080",
+            "terminal http https://h",
+            "terminal mqtt mqtt://h",
+            "terminal http http://h --rate 0",
+            "terminal http http://h --name a/b",
+            "status --url http://h/path",
+            "status --url http://user:hush@h",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_port_in_the_end() {
+        let authority = |url: &str| url.parse::<HttpUrl>().unwrap().authority;
+        assert_eq!(authority("http://gateway.local"), "gateway.local:80");
+        assert_eq!(authority("http://[::1]:8080/"), "[::1]:8080");
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "5", "s", "-1s", "0s", "1d", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

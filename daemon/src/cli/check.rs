@@ -1,0 +1,145 @@
+//! `dumbwaiter check`: says what is wrong with a config, and with what it names.
+
+use super::{CheckArgs, EXIT_WRONG};
+use crate::config::{Config, Environment, HostPort, Problems};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A broker that takes longer to take a connection counts as not there.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Checks and prints: problems to standard error, a line for a config that is right to standard output. Ends with 0 or 2.
+pub async fn run(args: &CheckArgs) -> ExitCode {
+    let path = &args.config.config;
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    println!("{}: the config of {} is right", path.display(), config.gateway.id);
+    if !args.online {
+        return ExitCode::SUCCESS;
+    }
+    let missing = absent(&config).await;
+    for what in &missing {
+        eprintln!("{what}");
+    }
+    if missing.is_empty() {
+        println!("everything that it names answers");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(EXIT_WRONG)
+}
+
+/// Reads the config for any command that needs it, and prints what is wrong with it.
+///
+/// # Errors
+/// What to end with.
+pub fn load(path: &Path) -> Result<Config, ExitCode> {
+    Config::load(path, &Environment::of_process()).map_err(|problems| {
+        let Problems(each) = &problems;
+        let count = each.len();
+        eprintln!("{problems}");
+        eprintln!("{}: {count} {}", path.display(), if count == 1 { "problem" } else { "problems" });
+        ExitCode::from(EXIT_WRONG)
+    })
+}
+
+/// What the config names and is not there, each with what to do.
+async fn absent(config: &Config) -> Vec<String> {
+    let mut targets: Vec<(&str, HostPort)> = vec![];
+    if let Some(kafka) = &config.kafka {
+        targets.extend(kafka.brokers.iter().map(|broker| ("kafka.brokers", broker.0.clone())));
+    }
+    if let Some(mqtt) = &config.mqtt {
+        targets.push(("mqtt.url", mqtt.url.address.clone()));
+    }
+    let mut absent = vec![];
+    for (key, address) in targets {
+        if let Err(why) = connect(&address).await {
+            absent.push(format!("{key}: {address} does not answer: {why}; see that it runs and that the name and the port are right"));
+        }
+    }
+    for port in &config.serial {
+        if let Err(why) = look_for(&port.path) {
+            absent.push(format!("serial.path: {} of {}: {why}", port.path.display(), port.terminal));
+        }
+    }
+    absent
+}
+
+async fn connect(address: &HostPort) -> Result<(), String> {
+    match timeout(CONNECT_MAX, TcpStream::connect((address.host.as_str(), address.port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err(format!("no connection within {} s", CONNECT_MAX.as_secs())),
+    }
+}
+
+/// Looks only: opening a port moves its control lines, which resets some terminals.
+fn look_for(path: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "is not there; is the adapter plugged in? /dev/serial/by-path lists what is".to_owned(),
+        _ => format!("cannot be looked at: {e}"),
+    })?;
+    if !metadata.file_type().is_char_device() {
+        return Err("is no serial port".into());
+    }
+    access(path, Access::READ_OK | Access::WRITE_OK)
+        .map_err(|e| format!("may not be opened: {e}; add the user to the group of the port, often dialout"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::ConfigArgs;
+
+    fn check(folder: &Path, config: &str) -> (Config, CheckArgs) {
+        let path = folder.join("dumbwaiter.toml");
+        std::fs::write(&path, config).unwrap();
+        let config = Config::load(&path, &Environment::default()).unwrap();
+        (config, CheckArgs { config: ConfigArgs { config: path }, online: true })
+    }
+
+    #[tokio::test]
+    async fn what_answers_is_right_and_what_does_not_is_told_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (there_at, gone_at) = (there.local_addr().unwrap(), gone.local_addr().unwrap());
+        drop(gone);
+        let (config, args) =
+            check(folder.path(), &format!("gateway.id = 'g'\nkafka.brokers = '{there_at}'\nmqtt.url = 'mqtt://{there_at}'"));
+        assert_eq!(absent(&config).await, Vec::<String>::new());
+        assert_eq!(run(&args).await, ExitCode::SUCCESS);
+        let lines = format!(
+            "gateway.id = 'g'\nkafka.brokers = '{there_at},{gone_at}'\nmqtt.url = 'mqtt://{gone_at}'\n[[serial]]\nterminal = 'a'\npath = '/dev/none'\n[[serial]]\nterminal = 'b'\npath = '{}'",
+            folder.path().display()
+        );
+        let (config, args) = check(folder.path(), &lines);
+        let absent = absent(&config).await;
+        let keys: Vec<&str> = absent.iter().map(|line| line.split(": ").next().unwrap()).collect();
+        assert_eq!(keys, ["kafka.brokers", "mqtt.url", "serial.path", "serial.path"], "{absent:#?}");
+        assert!(absent[0].contains(&gone_at.to_string()), "{absent:#?}");
+        assert!(absent[2].contains("is not there") && absent[3].contains("is no serial port"), "{absent:#?}");
+        assert_eq!(run(&args).await, ExitCode::from(EXIT_WRONG));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_config_ends_with_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dumbwaiter.toml");
+        std::fs::write(&path, "[gateway]\nid = 'a b'").unwrap();
+        let args = CheckArgs { config: ConfigArgs { config: path }, online: false };
+        assert_eq!(run(&args).await, ExitCode::from(EXIT_WRONG));
+    }
+
+    #[test]
+    fn a_port_is_a_character_device() {
+        assert_eq!(look_for(Path::new("/dev/null")), Ok(()));
+    }
+}

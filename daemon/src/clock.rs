@@ -1,0 +1,158 @@
+//! The only place that asks what time it is for the core.
+//!
+//! Monotonic time stands still while the device sleeps, as the timers of the event loop do: time in a drawer ages nothing. Wall time
+//! is told only where it can be true, for a device without a clock battery wakes up in 1970.
+
+use crate::config::Config;
+use gateway::time::{Now, Wall};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+use std::time::Instant;
+
+/// 2024-01-01T00:00:00Z: no clock that was ever set shows less.
+const PLAUSIBLE_FROM_MS: i64 = 1_704_067_200_000;
+/// 2100-01-01T00:00:00Z: no clock that was set right shows as much.
+const PLAUSIBLE_BEFORE_MS: i64 = 4_102_444_800_000;
+
+/// Wall time in Unix milliseconds, where it can be true.
+pub fn wall_ms() -> Option<i64> {
+    plausible(Timestamp::now())
+}
+
+fn plausible(at: Timestamp) -> Option<i64> {
+    Some(at.as_millisecond()).filter(|unix_ms| (PLAUSIBLE_FROM_MS..PLAUSIBLE_BEFORE_MS).contains(unix_ms))
+}
+
+/// The device's clock, and the house's business day. Cheap to clone; clones agree.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    start: Instant,
+    time_zone: TimeZone,
+    business_day_starts: civil::Time,
+}
+
+impl Clock {
+    /// A clock whose monotonic time begins now.
+    pub fn new(config: &Config) -> Clock {
+        Clock::of(config.gateway.time_zone.clone(), config.gateway.business_day_starts)
+    }
+
+    fn of(time_zone: TimeZone, business_day_starts: civil::Time) -> Clock {
+        Clock { start: Instant::now(), time_zone, business_day_starts }
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Now {
+        // 500 million years of running time fit.
+        let mono_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { mono_ms, wall: self.wall(Timestamp::now()) }
+    }
+
+    fn wall(&self, at: Timestamp) -> Option<Wall> {
+        plausible(at).map(|unix_ms| Wall { unix_ms, business_day: self.business_day(at) })
+    }
+
+    /// The last day whose start is not after `at`. Asked by instants, not by the time on the wall, so that it never goes back when
+    /// the clocks do: a start that they show twice counts the first time, one that they skip counts when it would have come.
+    fn business_day(&self, at: Timestamp) -> i32 {
+        let today = at.to_zoned(self.time_zone.clone()).date();
+        let begun = |day: &civil::Date| {
+            let start = day.to_datetime(self.business_day_starts).to_zoned(self.time_zone.clone());
+            start.is_ok_and(|start| start.timestamp() <= at)
+        };
+        let candidates = [today.tomorrow().unwrap_or(today), today];
+        let day = candidates.into_iter().find(begun).unwrap_or_else(|| today.yesterday().unwrap_or(today));
+        day_number(day)
+    }
+}
+
+fn day_number(day: civil::Date) -> i32 {
+    let epoch = civil::date(1970, 1, 1);
+    epoch.until(day).map_or(0, |span| span.get_days())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::ToSpan;
+
+    fn clock(zone: &str, starts: (i8, i8)) -> Clock {
+        Clock::of(TimeZone::get(zone).unwrap(), civil::time(starts.0, starts.1, 0, 0))
+    }
+
+    /// The business day of an instant, as a date.
+    fn day(clock: &Clock, at: &str) -> String {
+        let wall = clock.wall(at.parse().unwrap()).unwrap();
+        (civil::date(1970, 1, 1) + wall.business_day.days()).to_string()
+    }
+
+    #[test]
+    fn a_business_day_begins_at_its_hour_in_the_house() {
+        let berlin = clock("Europe/Berlin", (4, 0));
+        assert_eq!(day(&berlin, "2026-01-10T02:59:59.999Z"), "2026-01-09");
+        assert_eq!(day(&berlin, "2026-01-10T03:00:00Z"), "2026-01-10");
+        assert_eq!(day(&berlin, "2026-07-10T01:59:59Z"), "2026-07-09");
+        assert_eq!(day(&berlin, "2026-07-10T02:00:00Z"), "2026-07-10");
+        let midnight = clock("America/Los_Angeles", (0, 0));
+        assert_eq!(day(&midnight, "2026-01-10T07:59:59Z"), "2026-01-09");
+        assert_eq!(day(&midnight, "2026-01-10T08:00:00Z"), "2026-01-10");
+        let late = clock("Pacific/Auckland", (23, 30));
+        assert_eq!(day(&late, "2026-07-10T11:29:00Z"), "2026-07-09");
+        assert_eq!(day(&late, "2026-07-10T11:30:00Z"), "2026-07-10");
+    }
+
+    #[test]
+    fn a_start_that_the_clocks_skip_counts_when_it_would_have_come() {
+        // On 2026-03-29 Berlin goes from 02:00 to 03:00, at 01:00Z.
+        let berlin = clock("Europe/Berlin", (2, 30));
+        assert_eq!(day(&berlin, "2026-03-29T01:29:59Z"), "2026-03-28");
+        assert_eq!(day(&berlin, "2026-03-29T01:30:00Z"), "2026-03-29");
+        assert_eq!(day(&berlin, "2026-03-30T00:29:59Z"), "2026-03-29");
+        assert_eq!(day(&berlin, "2026-03-30T00:30:00Z"), "2026-03-30");
+    }
+
+    #[test]
+    fn a_business_day_never_goes_back_when_the_clocks_do() {
+        // On 2026-10-25 Berlin goes from 03:00 back to 02:00, at 01:00Z: 02:30 is shown at 00:30Z and at 01:30Z.
+        let berlin = clock("Europe/Berlin", (2, 30));
+        assert_eq!(day(&berlin, "2026-10-25T00:29:59Z"), "2026-10-24");
+        for after in ["00:30:00", "00:59:59", "01:00:00", "01:29:59", "01:30:00"] {
+            assert_eq!(day(&berlin, &format!("2026-10-25T{after}Z")), "2026-10-25", "{after}");
+        }
+    }
+
+    /// Every ten minutes of two years, in zones with unusual changes.
+    #[test]
+    fn business_days_follow_each_other_without_a_gap() {
+        for zone in ["Europe/Berlin", "Australia/Lord_Howe", "America/Santiago", "Africa/Casablanca", "Asia/Kathmandu"] {
+            for starts in [(0, 0), (2, 30), (4, 0), (23, 59)] {
+                let clock = clock(zone, starts);
+                let mut last = clock.business_day("2025-12-31T00:00:00Z".parse().unwrap());
+                let mut at: Timestamp = "2025-12-31T00:00:00Z".parse().unwrap();
+                let end: Timestamp = "2028-01-01T00:00:00Z".parse().unwrap();
+                while at < end {
+                    let day = clock.business_day(at);
+                    assert!(day == last || day == last + 1, "{zone} {starts:?} {at}: {last} then {day}");
+                    last = day;
+                    at += 10.minutes();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_tells_no_wall_time() {
+        let clock = clock("UTC", (4, 0));
+        for unset in ["1970-01-01T00:05:00Z", "2023-12-31T23:59:59Z", "2100-01-01T00:00:00Z"] {
+            assert_eq!(clock.wall(unset.parse().unwrap()), None, "{unset}");
+        }
+        assert_eq!(clock.wall("2024-01-01T04:00:00Z".parse().unwrap()), Some(Wall { unix_ms: 1_704_081_600_000, business_day: 19_723 }));
+    }
+
+    #[test]
+    fn monotonic_time_does_not_go_back() {
+        let clock = clock("UTC", (4, 0));
+        let (one, other) = (clock.now(), clock.clone().now());
+        assert!(one.mono_ms <= other.mono_ms);
+    }
+}

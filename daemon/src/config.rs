@@ -1,0 +1,427 @@
+//! The config: one typed value out of a TOML file, `conf.d/*.toml` beside it and the environment.
+//!
+//! Promises: what [`Config::load`] returns needs no further check; what is wrong is told all at once, each with its place, its key
+//! and what to do; a secret comes from a file or a systemd credential and is never printed.
+//!
+//! - `conf.d/*.toml` beside the file is merged over it in the order of names: keys replace keys, lists of sections (`[[serial]]`) are
+//!   joined.
+//! - `DUMBWAITER_SECTION__KEY` overrides a key: `DUMBWAITER_KAFKA__BROKERS=k1:9092,k2:9092`. Lists are written with commas; a
+//!   section of a list is named by its place from 0, one past the last adds one: `DUMBWAITER_SERIAL__0__PATH=/dev/ttyUSB0`. In
+//!   `DUMBWAITER_KAFKA__PROPERTIES__SOCKET_KEEPALIVE_ENABLE` underscores stand for dots.
+//! - A `…_file` key that is absent takes the systemd credential of that name without `_file`, if there is one:
+//!   `LoadCredential=kafka.password:/etc/dumbwaiter/kafka.password`. A relative path starts at the folder of the config file.
+
+mod files;
+mod kafka;
+mod kafka_properties;
+mod problem;
+mod secret;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod values;
+
+pub use kafka::{Downlink, DownlinkSource, Kafka};
+pub use problem::Problems;
+pub use secret::Secret;
+pub use values::{ByteSize, DeliveryMode, Framing, HostPort, LogFormat, LogLevel, MqttUrl};
+
+use gateway::board::BoardRules;
+use gateway::dialect::Dialect;
+use gateway::ids::Name;
+use gateway::settings::{Limits, Settings};
+use jiff::{civil, tz::TimeZone};
+use section::{At, Section};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Where the config is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/dumbwaiter/dumbwaiter.toml";
+/// Most serial ports.
+pub const SERIAL_PORTS_MAX: usize = 64;
+/// Most addresses that HTTP admits by `[[http.allow]]`.
+pub const HTTP_ALLOWED_MAX: usize = 256;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const MIB: ByteSize = ByteSize(1 << 20);
+const GIB: ByteSize = ByteSize(1 << 30);
+const TIB: ByteSize = ByteSize(1 << 40);
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The whole config.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[gateway]`.
+    pub gateway: GatewaySection,
+    /// `[store]`.
+    pub store: StoreSection,
+    /// `[http]`.
+    pub http: Http,
+    /// `[mqtt]`, if it is on.
+    pub mqtt: Option<Mqtt>,
+    /// `[[serial]]`: at most [`SERIAL_PORTS_MAX`], no terminal and no path twice.
+    pub serial: Vec<SerialPort>,
+    /// `[kafka]`, if it is on. Without it events queue until it is.
+    pub kafka: Option<Kafka>,
+    /// `[uplink] delivery`.
+    #[allow(dead_code, reason = "there is one mode so far: reading it refuses every other")]
+    pub delivery: DeliveryMode,
+    /// `[[downlink]]`: empty without [`Config::kafka`].
+    pub downlinks: Vec<Downlink>,
+    /// `[centre] dialect`.
+    pub dialect: Dialect,
+    /// `[board]`.
+    pub board: BoardRules,
+    /// `[orders] strict`: events for unknown orders are refused.
+    pub strict_orders: bool,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone)]
+pub struct GatewaySection {
+    /// The gateway's name in the chain.
+    pub id: Name,
+    /// The restaurants of this house; the first fills a missing `data.restaurantId`.
+    pub restaurant_ids: Vec<String>,
+    /// The house's time zone.
+    pub time_zone: TimeZone,
+    /// When tickets start over.
+    pub business_day_starts: civil::Time,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone)]
+pub struct StoreSection {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Most events in the outbox.
+    pub max_queued: u64,
+    /// Most bytes of events in the outbox.
+    pub max_queued_bytes: u64,
+    /// How long a request and an order are remembered, in days of running time.
+    pub remember_days: u64,
+    /// Free space of the disk below which new requests are refused, in bytes.
+    pub min_free_bytes: u64,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Where the server listens. Off loopback only with `insecure`.
+    pub listen: SocketAddr,
+    /// Who set the config knows that the listener is plain and off loopback.
+    #[allow(dead_code, reason = "reading it is what it is for: without it a listener off loopback is refused")]
+    pub insecure: bool,
+    /// Names by which browsers may call the server, beside `localhost` and its addresses.
+    pub hosts: Vec<String>,
+    /// `[[http.allow]]`: at most [`HTTP_ALLOWED_MAX`].
+    pub allow: Vec<HttpAllow>,
+}
+
+/// `[[http.allow]]`: an address from which a terminal may submit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAllow {
+    /// The address.
+    pub from: IpAddr,
+    /// The terminal that it may be.
+    pub terminal: Name,
+}
+
+/// `[mqtt]`.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// The broker.
+    pub url: MqttUrl,
+    /// User name and password, if the broker wants them.
+    pub login: Option<(String, Option<Secret>)>,
+    /// Who signed the broker's certificate, in PEM; the system's authorities if `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The MQTT client id.
+    pub client_id: String,
+}
+
+/// `[[serial]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SerialPort {
+    /// The terminal at the port.
+    pub terminal: Name,
+    /// The device.
+    pub path: PathBuf,
+    /// Bits per second.
+    pub baud: u32,
+    /// How bytes become requests.
+    pub framing: Framing,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// The least important lines that are written.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// What a config may be taken from beside its files.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Environment variables.
+    pub variables: BTreeMap<String, String>,
+    /// The folder of systemd's credentials.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn of_process() -> Environment {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Environment {
+            variables: std::env::vars_os().filter_map(text).collect(),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        }
+    }
+}
+
+/// What reading needs beside the section.
+struct Context<'e> {
+    folder: PathBuf,
+    environment: &'e Environment,
+}
+
+impl Config {
+    /// Reads the file, `conf.d/*.toml` beside it and the environment.
+    ///
+    /// # Errors
+    /// All that is wrong, not only the first.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Config, Problems> {
+        let mut problems = vec![];
+        let tree = tree::gather(path, &environment.variables, &mut problems);
+        if !problems.is_empty() {
+            // What was not read cannot be told from what is missing.
+            return Err(Problems(problems));
+        }
+        let sink = section::Sink::default();
+        let context = Context { folder: path.parent().unwrap_or(Path::new("")).to_owned(), environment };
+        let config = read(Section::root(tree, &sink), &context);
+        let mut problems = sink.into_inner();
+        problems.sort();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            Some(_) | None => Err(Problems(problems)),
+        }
+    }
+
+    /// What the config decides for the core.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            gateway: self.gateway.id.clone(),
+            restaurant_ids: self.gateway.restaurant_ids.clone(),
+            strict_orders: self.strict_orders,
+            remember_ms: self.store.remember_days * DAY_MS,
+            board: self.board,
+            dialect: self.dialect,
+            limits: Limits { queued_events_max: self.store.max_queued, queued_bytes_max: self.store.max_queued_bytes, ..Limits::default() },
+        }
+    }
+}
+
+/// Where the config says that HTTP listens, whatever else is wrong with it; the default where it says nothing that can be read. For
+/// commands that only ask the daemon: who may do so need not be able to read its secrets.
+pub fn listen_of(path: &Path, environment: &Environment) -> SocketAddr {
+    let tree = tree::gather(path, &environment.variables, &mut vec![]);
+    let sink = section::Sink::default();
+    Section::root(tree, &sink).section_or_empty("http").or("listen", DEFAULT_LISTEN)
+}
+
+/// `None` only after a problem was noted.
+fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
+    let gateway = read_gateway(root.section_or_empty("gateway"));
+    let store = read_store(root.section_or_empty("store"), context);
+    let (http, http_terminals) = read_http(root.section_or_empty("http"));
+    let (dialect, board, strict_orders) = read_rules(&mut root);
+    let log = read_log(root.section_or_empty("log"));
+    let serial = read_serial(&mut root, &http_terminals);
+    // The rest needs the id only for names; a stand-in lets its own problems be found.
+    let id = gateway.as_ref().map_or_else(|| "gateway".parse().expect("a valid name"), |gateway| gateway.id.clone());
+    let mqtt = root.section("mqtt").map(|section| read_mqtt(section, &id, context));
+    let kafka = root.section("kafka").map(|section| kafka::read(section, dialect, context));
+    let delivery = kafka::read_delivery(root.section("uplink"), kafka.is_some());
+    let partitioner = kafka.as_ref().map(|kafka| kafka.as_ref().map_or(dialect.partitioner(), |kafka| kafka.partitioner));
+    let downlinks = kafka::read_downlinks(root.sections("downlink"), &id, partitioner);
+    root.finish();
+    Some(Config {
+        gateway: gateway?,
+        store,
+        http,
+        mqtt: mqtt.map_or(Some(None), |mqtt| mqtt.map(Some))?,
+        serial,
+        kafka: kafka.map_or(Some(None), |kafka| kafka.map(Some))?,
+        delivery,
+        downlinks,
+        dialect,
+        board,
+        strict_orders,
+        log,
+    })
+}
+
+fn read_gateway(mut section: Section<'_>) -> Option<GatewaySection> {
+    let id = section.required("id", "name this gateway, id = \"store-042\"");
+    let restaurants = section.get::<Vec<String>>("restaurant_ids");
+    let time_zone = section.or("time_zone", TimeZone::UTC);
+    let business_day_starts = section.or("business_day_starts", civil::time(4, 0, 0, 0));
+    if let Some(At { origin, .. }) = restaurants.as_ref().filter(|at| at.value.iter().any(String::is_empty)) {
+        section.problem(origin, "restaurant_ids", "holds an empty text; remove it");
+    }
+    section.finish();
+    Some(GatewaySection {
+        id: id?.value,
+        restaurant_ids: restaurants.map(|at| at.value).unwrap_or_default(),
+        time_zone,
+        business_day_starts,
+    })
+}
+
+fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
+    let data_dir = section.path("data_dir", context).map_or_else(|| PathBuf::from("/var/lib/dumbwaiter"), |at| at.value);
+    let max_queued = section.within("max_queued", 200_000_u64, 100..=10_000_000);
+    let max_queued_bytes = section.within("max_queued_bytes", GIB, MIB..=TIB).0;
+    let remember_days = section.within("remember_days", 7_u64, 1..=365);
+    let min_free_bytes = section.within("min_free", ByteSize(256 << 20), ByteSize(16 << 20)..=TIB).0;
+    section.finish();
+    StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, min_free_bytes }
+}
+
+fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
+    let listen = section.get::<SocketAddr>("listen");
+    let insecure = section.or("insecure", false);
+    if let Some(At { origin, value }) = &listen
+        && !value.ip().is_loopback()
+        && !insecure
+    {
+        section.problem(
+            origin,
+            "listen",
+            format!("{value} can be reached from outside and is not encrypted; listen on 127.0.0.1, or accept it with insecure = true"),
+        );
+    }
+    let hosts = section.get::<Vec<String>>("hosts");
+    let is_name = |host: &String| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+    if let Some(At { origin, value }) = &hosts
+        && let Some(wrong) = value.iter().find(|host| !is_name(host))
+    {
+        section.problem(origin, "hosts", format!("'{wrong}' is no host name; write it without scheme and port, board.local"));
+    }
+    let mut allow = vec![];
+    let mut terminals = vec![];
+    for mut entry in section.sections("allow") {
+        let from = entry.required::<IpAddr>("from", "give the address, from = \"10.0.4.21\"");
+        let terminal = entry.required::<Name>("terminal", "name the terminal at this address");
+        let origin = entry.origin().clone();
+        entry.finish();
+        let (Some(from), Some(terminal)) = (from, terminal) else { continue };
+        if allow.len() == HTTP_ALLOWED_MAX {
+            section.problem(&origin, "allow", format!("stands more than {HTTP_ALLOWED_MAX} times; remove some"));
+            break;
+        }
+        allow.push(HttpAllow { from: from.value, terminal: terminal.value.clone() });
+        terminals.push(terminal);
+    }
+    section.finish();
+    let listen = listen.map_or(DEFAULT_LISTEN, |at| at.value);
+    (Http { listen, insecure, hosts: hosts.map(|at| at.value).unwrap_or_default(), allow }, terminals)
+}
+
+fn read_serial(root: &mut Section<'_>, http_terminals: &[At<Name>]) -> Vec<SerialPort> {
+    let mut ports: Vec<SerialPort> = vec![];
+    let mut terminals: Vec<At<Name>> = http_terminals.to_vec();
+    let mut paths: Vec<At<PathBuf>> = vec![];
+    for mut section in root.sections("serial") {
+        let terminal = section.required::<Name>("terminal", "name the terminal at this port, terminal = \"till-1\"");
+        let path = section.required::<String>("path", "give the port, path = \"/dev/serial/by-path/…\"");
+        let baud = section.within("baud", 115_200_u32, 300..=4_000_000);
+        let framing = section.or("framing", Framing::Binary);
+        let origin = section.origin().clone();
+        if let Some(At { origin, value }) = &terminal
+            && let Some(first) = terminals.iter().find(|first| first.value == *value)
+        {
+            section.problem(origin, "terminal", format!("{value} is already at {}; each terminal has a name of its own", first.origin));
+        }
+        let path = path.map(|At { origin, value }| At { origin, value: PathBuf::from(value) });
+        if let Some(At { origin, value }) = &path
+            && let Some(first) = paths.iter().find(|first| same_device(&first.value, value))
+        {
+            section.problem(origin, "path", format!("{} is already opened by {}; give each port once", value.display(), first.origin));
+        }
+        if let Some(At { origin, value }) = path.as_ref().filter(|at| !at.value.is_absolute()) {
+            section.problem(origin, "path", format!("'{}' is no device; write its whole path, /dev/ttyUSB0", value.display()));
+        }
+        section.finish();
+        if let (Some(terminal), Some(path)) = (terminal, path) {
+            ports.push(SerialPort { terminal: terminal.value.clone(), path: path.value.clone(), baud, framing });
+            terminals.push(terminal);
+            paths.push(path);
+        }
+        if ports.len() > SERIAL_PORTS_MAX {
+            root.problem(&origin, "serial", format!("stands more than {SERIAL_PORTS_MAX} times; remove some"));
+            break;
+        }
+    }
+    ports
+}
+
+/// `/dev/serial/by-id/…` and `/dev/ttyUSB0` may be one device.
+fn same_device(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+fn read_mqtt(mut section: Section<'_>, id: &Name, context: &Context<'_>) -> Option<Mqtt> {
+    let url = section.required::<MqttUrl>("url", "give the broker, url = \"mqtt://127.0.0.1:1883\"");
+    let username = section.get::<String>("username");
+    let password = section.secret("password_file", "mqtt.password", context);
+    let ca_file = section.pem("ca_file", "mqtt.ca", context);
+    let client_id = section.get::<String>("client_id");
+    if let Some(At { origin, .. }) = &password
+        && username.is_none()
+    {
+        section.problem(origin, "password_file", "is of no use without mqtt.username; give both");
+    }
+    if let (Some(url), Some(ca_file)) = (&url, &ca_file)
+        && !url.value.tls
+    {
+        section.problem(&ca_file.origin, "ca_file", format!("is of no use with {}; write mqtts://", url.value));
+    }
+    if let Some(At { origin, value }) = client_id.as_ref().filter(|at| at.value.is_empty() || at.value.len() > 128) {
+        section.problem(origin, "client_id", format!("is {} bytes long; give 1 to 128", value.len()));
+    }
+    section.finish();
+    Some(Mqtt {
+        url: url?.value,
+        login: username.map(|at| (at.value, password.map(|at| at.value))),
+        ca_file: ca_file.map(|at| at.value),
+        client_id: client_id.map_or_else(|| format!("dumbwaiter-{id}"), |at| at.value),
+    })
+}
+
+fn read_rules(root: &mut Section<'_>) -> (Dialect, BoardRules, bool) {
+    let mut centre = root.section_or_empty("centre");
+    let dialect = centre.or("dialect", Dialect::default());
+    centre.finish();
+    let mut board = root.section_or_empty("board");
+    let ready_ms = board.within("ready_minutes", 20, 1..=1_440) * 60_000;
+    let unchanged_ms = board.within("hours", 12, 1..=168) * 3_600_000;
+    board.finish();
+    let mut orders = root.section_or_empty("orders");
+    let strict = orders.or("strict", false);
+    orders.finish();
+    (dialect, BoardRules { ready_ms, unchanged_ms }, strict)
+}
+
+fn read_log(mut section: Section<'_>) -> Log {
+    let log = Log { level: section.or("level", LogLevel::Info), format: section.or("format", LogFormat::Auto) };
+    section.finish();
+    log
+}

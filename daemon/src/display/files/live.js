@@ -1,0 +1,154 @@
+// Keeps a page fed: by server-sent events where the browser has them, else by a request every few seconds. Written in ES5, for
+// tablets that nobody updates any more.
+//
+// live.listen({stream, poll, show(data), silent(since)}): `show` gets each state; `silent` is told since when nothing was heard,
+// as a Date, or null once the line is alive again. What was shown stays: nothing here clears it.
+// live.get(url, done(data)): one request; `data` is null if it failed.
+var live = (function () {
+  "use strict";
+
+  // The server says something every 15 s: two of these lost, and the line is dead, whatever the browser believes.
+  var SILENCE_MS = 35000;
+  // A break shorter than this is not worth a customer's attention.
+  var GRACE_MS = 5000;
+  var RETRY_MS = 3000;
+  var POLL_MS = 3000;
+  var REQUEST_MS = 10000;
+
+  // Milliseconds that no clock setting makes jump.
+  function now() {
+    return window.performance && window.performance.now ? window.performance.now() : new Date().getTime();
+  }
+
+  function parse(text) {
+    try {
+      return JSON.parse(text);
+    } catch (broken) {
+      return null;
+    }
+  }
+
+  function get(url, done) {
+    var request = new XMLHttpRequest();
+    var over = false;
+    function end(data) {
+      if (!over) {
+        over = true;
+        done(data);
+      }
+    }
+    request.open("GET", url, true);
+    request.timeout = REQUEST_MS;
+    request.onload = function () {
+      end(request.status === 200 ? parse(request.responseText) : null);
+    };
+    request.onerror = request.onabort = request.ontimeout = function () {
+      end(null);
+    };
+    request.send();
+  }
+
+  // The server was upgraded: this page loads itself anew, once for each build.
+  function renew(build) {
+    var mine = document.documentElement.getAttribute("data-build");
+    if (!build || build === mine) {
+      return;
+    }
+    try {
+      if (window.sessionStorage.getItem("renewed-for") === build) {
+        return;
+      }
+      window.sessionStorage.setItem("renewed-for", build);
+      window.location.reload();
+    } catch (noStorage) {
+      // Without a memory it could reload for ever; an old page is better.
+      return;
+    }
+  }
+
+  function listen(options) {
+    var heardAt = now();
+    var heardOn = new Date();
+    var broken = false;
+    var told = false;
+    var source = null;
+    var retry = null;
+
+    function heard() {
+      heardAt = now();
+      heardOn = new Date();
+      broken = false;
+      if (told) {
+        told = false;
+        options.silent(null);
+      }
+    }
+
+    function heardBoard(data) {
+      heard();
+      if (data) {
+        options.show(data);
+        renew(data.build);
+      }
+    }
+
+    function later(again, ms) {
+      broken = broken || again === open;
+      window.clearTimeout(retry);
+      retry = window.setTimeout(again, ms);
+    }
+
+    function open() {
+      if (source) {
+        source.close();
+      }
+      source = new window.EventSource(options.stream);
+      source.addEventListener("board", function (event) {
+        heardBoard(parse(event.data));
+      });
+      source.addEventListener("alive", function (event) {
+        heard();
+        renew((parse(event.data) || {}).build);
+      });
+      source.onerror = function () {
+        broken = true;
+        // The browser comes back by itself, unless it was told no.
+        if (source.readyState === 2) {
+          later(open, RETRY_MS);
+        }
+      };
+    }
+
+    function poll() {
+      get(options.poll, function (data) {
+        if (data) {
+          heardBoard(data);
+        } else {
+          broken = true;
+        }
+        later(poll, POLL_MS);
+      });
+    }
+
+    window.setInterval(function () {
+      var silence = now() - heardAt;
+      if (source && silence > SILENCE_MS) {
+        broken = true;
+        heardAt = now() - GRACE_MS;
+        open();
+      }
+      if (broken && !told && silence > GRACE_MS) {
+        told = true;
+        options.silent(heardOn);
+      }
+    }, 1000);
+
+    if (window.EventSource) {
+      open();
+    } else {
+      poll();
+    }
+  }
+
+  return { get: get, listen: listen };
+})();

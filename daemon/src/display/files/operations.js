@@ -1,0 +1,100 @@
+// How the gateway is, every two seconds. Written in ES5.
+(function () {
+  "use strict";
+
+  var REFRESH_MS = 2000;
+
+  var hint = document.getElementById("hint");
+  var heardOn = new Date();
+
+  function two(number) {
+    return (number < 10 ? "0" : "") + number;
+  }
+
+  function time(date) {
+    return date.getHours() + ":" + two(date.getMinutes());
+  }
+
+  function duration(ms) {
+    if (ms === null || ms === undefined) {
+      return "–";
+    }
+    var seconds = Math.round(ms / 1000);
+    if (seconds < 120) {
+      return seconds + " s";
+    }
+    var minutes = Math.round(seconds / 60);
+    return minutes < 120 ? minutes + " min" : Math.round(minutes / 60) + " h";
+  }
+
+  function bytes(count) {
+    if (count < 10240) {
+      return count + " B";
+    }
+    return count < 10485760 ? Math.round(count / 1024) + " KiB" : Math.round(count / 1048576) + " MiB";
+  }
+
+  function verdict(state) {
+    if (!state.accepting) {
+      return "No new orders are taken: the store is full or not open.";
+    }
+    if (state.kafka !== "up") {
+      return "The line to Kafka is down. Orders are taken and kept: " + state.queued + " are waiting.";
+    }
+    return state.deadLetters > 0 ? "Running. Dead letters wait for a decision." : "Running.";
+  }
+
+  function show(state) {
+    var rows = [
+      ["Line to Kafka", state.kafka],
+      ["Events waiting", state.queued + " (" + bytes(state.queuedBytes) + ")"],
+      ["Oldest waiting for", duration(state.oldestQueuedMs)],
+      ["Events on their way", state.windowEvents],
+      ["Sent again", state.retries],
+      ["Dead letters", state.deadLetters],
+      ["Open orders", state.openOrders],
+      ["Requests in flight", state.requestsInFlight],
+      ["Statuses in flight", state.statusesInFlight],
+      ["Last position (seq)", state.lastSeq]
+    ];
+    var figures = document.createDocumentFragment();
+    for (var i = 0; i < rows.length; i++) {
+      var row = document.createElement("tr");
+      var name = document.createElement("th");
+      var value = document.createElement("td");
+      name.scope = "row";
+      name.textContent = rows[i][0];
+      value.textContent = rows[i][1];
+      row.appendChild(name);
+      row.appendChild(value);
+      figures.appendChild(row);
+    }
+    var table = document.getElementById("figures");
+    table.textContent = "";
+    table.appendChild(figures);
+    document.getElementById("version").textContent = "dumbwaiter " + state.version;
+    var line = document.getElementById("verdict");
+    line.textContent = verdict(state);
+    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 ? "well" : "unwell");
+  }
+
+  function ask() {
+    live.get("/api/v1/state", function (state) {
+      if (state) {
+        heardOn = new Date();
+        show(state);
+      }
+      hint.className = state ? "hint" : "hint shown";
+      hint.textContent = state ? "" : "Not live: last news at " + time(heardOn) + ".";
+      window.setTimeout(ask, REFRESH_MS);
+    });
+  }
+
+  function tick() {
+    document.getElementById("clock").textContent = time(new Date());
+  }
+
+  window.setInterval(tick, 1000);
+  tick();
+  ask();
+})();

@@ -1,0 +1,7 @@
+//! What people in the house see: the pages and what feeds them. All files are in the binary; nothing is fetched from elsewhere.
+
+mod pages;
+mod stream;
+
+pub use pages::{board_page, json_once, kitchen_page, operations_page, static_file};
+pub use stream::{BoardText, Streams};

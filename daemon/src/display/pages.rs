@@ -1,0 +1,145 @@
+//! The pages and their files, built in.
+//!
+//! No build step, no script from elsewhere, nothing inline: the browser is told to run only what this server serves.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+/// A file under `/static/`.
+struct File {
+    name: &'static str,
+    kind: &'static str,
+    text: &'static str,
+}
+
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+
+const FILES: [File; 7] = [
+    File { name: "board.css", kind: CSS, text: include_str!("files/board.css") },
+    File { name: "board.js", kind: JS, text: include_str!("files/board.js") },
+    File { name: "icon.svg", kind: "image/svg+xml", text: include_str!("files/icon.svg") },
+    File { name: "kitchen.js", kind: JS, text: include_str!("files/kitchen.js") },
+    File { name: "live.js", kind: JS, text: include_str!("files/live.js") },
+    File { name: "operations.js", kind: JS, text: include_str!("files/operations.js") },
+    File { name: "staff.css", kind: CSS, text: include_str!("files/staff.css") },
+];
+
+const BOARD: &str = include_str!("files/board.html");
+const KITCHEN: &str = include_str!("files/kitchen.html");
+const OPERATIONS: &str = include_str!("files/operations.html");
+
+/// Scripts, styles, pictures and connections of this server alone; no frames, no forms, no plug-ins.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A short name for the pages of this build. A page that hears another one from its stream is out of date and loads itself anew: a
+/// tablet on a wall is never reloaded by a person.
+pub static BUILD: LazyLock<String> = LazyLock::new(|| {
+    let mut hasher = DefaultHasher::new();
+    for text in FILES.iter().map(|file| file.text).chain([BOARD, KITCHEN, OPERATIONS]) {
+        text.hash(&mut hasher);
+    }
+    format!("{:016x}", hasher.finish())
+});
+
+/// `/`: the customers' board.
+pub async fn board_page(headers: HeaderMap) -> Response<Body> {
+    page(&headers, BOARD)
+}
+
+/// `/kitchen`: the open orders with their lines.
+pub async fn kitchen_page(headers: HeaderMap) -> Response<Body> {
+    page(&headers, KITCHEN)
+}
+
+/// `/operations`: how the gateway is.
+pub async fn operations_page(headers: HeaderMap) -> Response<Body> {
+    page(&headers, OPERATIONS)
+}
+
+/// A file under `/static/`, if there is one of this name.
+pub fn static_file(headers: &HeaderMap, name: &str) -> Option<Response<Body>> {
+    let file = FILES.iter().find(|file| file.name == name)?;
+    Some(unless_known(headers, file.kind, file.text.to_owned()))
+}
+
+/// JSON that is the same for all who ask, and of no use a moment later.
+pub fn json_once(text: String) -> Response<Body> {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+fn page(headers: &HeaderMap, text: &str) -> Response<Body> {
+    let mut response = unless_known(headers, "text/html; charset=utf-8", text.replace("{{build}}", &BUILD));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Browsers ask each time, and hear 304 until another build runs.
+fn unless_known(headers: &HeaderMap, kind: &'static str, text: String) -> Response<Body> {
+    let tag = format!("\"{}\"", *BUILD);
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let is_known = known.flat_map(|list| list.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag);
+    let fresh = [(header::CACHE_CONTROL, "no-cache".to_owned()), (header::ETAG, tag)];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, fresh).into_response();
+    }
+    (fresh, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_fetch_nothing_from_elsewhere_and_hold_nothing_inline() {
+        let texts = FILES.iter().map(|file| (file.name, file.text));
+        for (name, text) in texts.chain([("board.html", BOARD), ("kitchen.html", KITCHEN), ("operations.html", OPERATIONS)]) {
+            let elsewhere = text.replace("http://www.w3.org/", "");
+            assert!(!elsewhere.contains("http://") && !elsewhere.contains("https://") && !text.contains("@import"), "{name}");
+            if name.ends_with(".html") {
+                assert!(!text.contains("<style") && !text.contains(" style=") && !text.contains(" on"), "{name} is refused by the policy");
+                let mut scripts = text.split("<script").skip(1);
+                assert!(scripts.all(|script| script.starts_with(" src=\"/static/")), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_that_a_page_names_is_there() {
+        for page in [BOARD, KITCHEN, OPERATIONS] {
+            let named: Vec<&str> = page.split("/static/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            assert!(named.len() >= 3, "a page has a style, a script and an icon");
+            for name in named {
+                assert!(FILES.iter().any(|file| file.name == name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn scripts_are_in_the_language_of_a_ten_year_old_tablet() {
+        for file in FILES.iter().filter(|file| file.kind == JS) {
+            let code: String = file.text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            for newer in
+                ["=>", "`", "const ", "let ", "class ", "async ", "fetch(", "...", "?.", "??", ".includes(", "Object.assign", "Promise"]
+            {
+                assert!(!code.contains(newer), "{}: {newer}", file.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_the_browser_has_is_not_sent_again() {
+        let first = static_file(&HeaderMap::new(), "board.js").unwrap();
+        assert_eq!(first.status(), StatusCode::OK);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_NONE_MATCH, format!("\"x\", W/{}", first.headers()[header::ETAG].to_str().unwrap()).parse().unwrap());
+        assert_eq!(static_file(&headers, "board.js").unwrap().status(), StatusCode::NOT_MODIFIED);
+        assert!(static_file(&HeaderMap::new(), "../board.js").is_none());
+    }
+}

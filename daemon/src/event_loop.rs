@@ -1,0 +1,460 @@
+//! The one loop that orders events: inputs go into the core, its outputs are carried out. It never blocks: disk, Kafka and terminals
+//! have threads and tasks of their own, with queues of known length.
+
+use crate::clock::Clock;
+use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, State};
+use crate::kafka::{SignOfLife, Uplink, UplinkReport};
+use crate::metrics::Metrics;
+use anyhow::bail;
+use gateway::board::Board;
+use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo};
+use gateway::io::{Input, Notice, Opened, Output, Record, Wanted};
+use gateway::order::Projection;
+use gateway::request::Answer;
+use gateway::settings::Settings;
+use gateway::time::Now;
+use gateway::{Gateway, Gauges};
+use sd_notify::NotifyState;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{ApplyError, CommitCost, NotTaken, StoreReport, StoreThread};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Reports and calls that are taken in one go, before outputs are carried out.
+const BURST_MAX: usize = 256;
+/// The gateway's state is published so often, and at each change of the line.
+const STATE_EVERY: Duration = Duration::from_millis(500);
+/// A store call may take so long before it counts as stuck and systemd is no longer told that all is well: an SD card can stall a sync
+/// for 30 s.
+const STORE_STUCK: Duration = Duration::from_secs(120);
+/// How long the store's threads may take to end.
+const STORE_END_MAX: Duration = Duration::from_secs(30);
+/// How long the producer may take for what is on the line when the daemon ends.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// What the threads around the loop report. The channel is unbounded in type only: one commit, one read of the head and one sweep are
+/// under way at a time, look-ups are bounded by the core's flights, delivery reports share one mailbox.
+#[derive(Debug)]
+pub enum Report {
+    Store(StoreReport),
+    Uplink(UplinkReport),
+}
+
+/// Everything that the loop owns.
+pub struct Parts {
+    pub settings: Settings,
+    pub opened: Opened,
+    pub epoch: Epoch,
+    pub seed: [u8; 16],
+    pub clock: Clock,
+    pub store: StoreThread,
+    pub uplink: Option<Uplink>,
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    pub statuses: mpsc::Receiver<Record>,
+    pub metrics: Metrics,
+    pub sign_of_life: Option<SignOfLife>,
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Answer>,
+    ingress: Ingress,
+    since: Instant,
+}
+
+/// The loop.
+pub struct EventLoop {
+    gateway: Gateway,
+    rim: Rim,
+    boot: Boot,
+    calls: mpsc::Receiver<Call>,
+    answers: HashMap<ReplyTo, Waiting>,
+    sessions: HashMap<ReplyTo, oneshot::Sender<bool>>,
+    last_reply: u64,
+    loads: Vec<(LoadId, Wanted)>,
+    board: watch::Sender<Arc<Board>>,
+    changes: broadcast::Sender<Arc<Projection>>,
+    state: watch::Sender<Arc<State>>,
+    retries: u64,
+    /// What the sign of life said last.
+    told: String,
+    /// The store's threads are gone: only a new process has new ones.
+    store_lost: bool,
+}
+
+/// What names this start.
+struct Boot {
+    gateway: String,
+    epoch: Epoch,
+}
+
+/// The parts that outputs are carried out with.
+struct Rim {
+    clock: Clock,
+    store: StoreThread,
+    uplink: Option<Uplink>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    statuses: mpsc::Receiver<Record>,
+    metrics: Metrics,
+    sign_of_life: Option<SignOfLife>,
+}
+
+impl EventLoop {
+    /// A loop over a freshly opened store, and the rim's end of it.
+    pub fn new(parts: Parts) -> (EventLoop, Handle) {
+        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life } = parts;
+        let boot = Boot { gateway: settings.gateway.to_string(), epoch };
+        let gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
+        let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
+        let (board, board_seen) = watch::channel(Arc::default());
+        let (changes, _) = broadcast::channel(CHANGES_MAX);
+        let (state, state_seen) = watch::channel(Arc::default());
+        let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
+        let event_loop = EventLoop {
+            gateway,
+            rim: Rim { clock, store, uplink, reports, statuses, metrics, sign_of_life },
+            boot,
+            calls,
+            answers: HashMap::new(),
+            sessions: HashMap::new(),
+            last_reply: 0,
+            loads: Vec::new(),
+            board,
+            changes,
+            state,
+            retries: 0,
+            told: String::new(),
+            store_lost: false,
+        };
+        (event_loop, handle)
+    }
+
+    /// Runs until `stop` is cancelled, then writes down what is due, lets Kafka take what it can within `drain_max`, and ends the
+    /// threads. Whatever is still queued then is queued at the next start.
+    ///
+    /// # Errors
+    /// The store's threads are gone. Nothing was answered that is not on disk; only a new process can go on.
+    pub async fn run(mut self, stop: CancellationToken, drain_max: Duration) -> anyhow::Result<()> {
+        let mut state_timer = tokio::time::interval(STATE_EVERY);
+        state_timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut reports, mut calls) = (Vec::new(), Vec::new());
+        let mut give_up_at: Option<tokio::time::Instant> = None;
+        self.carry_out();
+        loop {
+            let wake = self.wake_after();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if give_up_at.is_none() => {
+                    give_up_at = Some(tokio::time::Instant::now() + drain_max);
+                    self.gateway.handle(self.rim.clock.now(), Input::Stopping);
+                }
+                count = self.rim.reports.recv_many(&mut reports, BURST_MAX) => {
+                    if count == 0 {
+                        break;
+                    }
+                    reports.drain(..).for_each(|report| self.report(report));
+                }
+                _ = self.calls.recv_many(&mut calls, BURST_MAX), if !self.calls.is_closed() || !self.calls.is_empty() => {
+                    calls.drain(..).for_each(|call| self.call(call));
+                }
+                Some(record) = self.rim.statuses.recv(), if self.gateway.takes_status() => {
+                    self.gateway.handle(self.rim.clock.now(), Input::Status(record));
+                }
+                () = tokio::time::sleep(wake) => self.gateway.handle(self.rim.clock.now(), Input::Tick),
+                _ = state_timer.tick() => self.publish_state(),
+            }
+            self.carry_out();
+            if self.store_lost {
+                bail!("the store's threads are gone");
+            }
+            if give_up_at.is_some_and(|at| self.drained() || at <= tokio::time::Instant::now()) {
+                break;
+            }
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    fn drained(&self) -> bool {
+        let gauges = self.gateway.gauges();
+        self.gateway.is_settled() && (gauges.queued == 0 || !self.kafka_up())
+    }
+
+    async fn end(self) {
+        let (queued, settled) = (self.gateway.gauges().queued, self.gateway.is_settled());
+        let Rim { store, uplink, sign_of_life, .. } = self.rim;
+        // They wait for threads: not on a worker of the runtime.
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(uplink) = uplink {
+                uplink.stop(FLUSH_MAX);
+            }
+            if let Some(sign_of_life) = sign_of_life {
+                sign_of_life.stop();
+            }
+            store.stop(STORE_END_MAX)
+        });
+        match ended.await {
+            Ok(true) => tracing::info!(queued, settled, "ended"),
+            Ok(false) => tracing::error!(queued, "the store did not end in time: the disk hangs"),
+            Err(error) => tracing::error!(%error, "ending the threads failed"),
+        }
+    }
+
+    fn kafka_up(&self) -> bool {
+        self.rim.uplink.as_ref().is_some_and(Uplink::is_up)
+    }
+
+    fn wake_after(&self) -> Duration {
+        let now = self.rim.clock.now().mono_ms;
+        let wait = self.gateway.wake_at().map_or(60_000, |at| at.saturating_sub(now));
+        Duration::from_millis(wait.min(60_000))
+    }
+
+    fn reply_to(&mut self) -> ReplyTo {
+        self.last_reply += 1;
+        ReplyTo(self.last_reply)
+    }
+
+    fn call(&mut self, call: Call) {
+        match call {
+            Call::Submit { ingress, submission, reply } => {
+                let reply_to = self.reply_to();
+                self.answers.insert(reply_to, Waiting { reply, ingress, since: Instant::now() });
+                self.gateway.handle(self.rim.clock.now(), Input::Submit { reply_to, submission });
+            }
+            Call::OpenSession { terminal, session, reply } => {
+                let reply_to = self.reply_to();
+                self.sessions.insert(reply_to, reply);
+                self.gateway.handle(self.rim.clock.now(), Input::OpenSession { reply_to, terminal, session });
+            }
+            // Whoever asked sees from a closed channel that the store is away.
+            Call::FindSession { terminal, session, reply } => {
+                let wanted = Wanted { request: None, order: None, session: Some((terminal, session)), dead_letter: None };
+                let _ = self.rim.store.find(wanted, move |found| {
+                    let _ = found.map(|found| reply.send(found.session).is_ok());
+                });
+            }
+            Call::ReadOrder { order, reply } => {
+                let wanted = Wanted { request: None, order: Some(order), session: None, dead_letter: None };
+                let _ = self.rim.store.find(wanted, move |found| {
+                    let _ = found.map(|found| reply.send(found.order).is_ok());
+                });
+            }
+            Call::ListOrders { status, orders_max, reply } => {
+                let wanted = self.gateway.open_orders().filter(|order| status.is_none_or(|status| order.status == status));
+                let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let now = self.rim.clock.now();
+        match report {
+            Report::Store(report) => self.store_report(report),
+            Report::Uplink(UplinkReport::Delivered(mailbox)) => {
+                let producer = mailbox.producer();
+                for delivered in mailbox.take() {
+                    self.rim.metrics.delivered(delivered.event_type, &delivered.outcome, delivered.took);
+                    self.gateway.handle(now, Input::Delivered { producer, seq: delivered.seq, outcome: delivered.outcome });
+                }
+            }
+            Report::Uplink(UplinkReport::Ready(producer)) => self.gateway.handle(now, Input::ProducerReady { producer }),
+            Report::Uplink(UplinkReport::Failed { producer, reason }) => {
+                tracing::warn!(reason, "no Kafka producer could be made");
+                self.gateway.handle(now, Input::ProducerFailed { producer });
+            }
+            Report::Uplink(UplinkReport::Line { up }) => {
+                tracing::info!(up, queued = self.gateway.gauges().queued, "the line to Kafka changed");
+                self.publish_state();
+            }
+        }
+    }
+
+    fn store_report(&mut self, report: StoreReport) {
+        let now = self.rim.clock.now();
+        match report {
+            StoreReport::Applied { commit, result } => self.applied(commit, result),
+            StoreReport::Reopened(Ok(opened)) => self.gateway.handle(now, Input::Reopened(opened)),
+            StoreReport::Reopened(Err(error)) => {
+                tracing::error!(error = chain(&error), "the store could not be opened again; trying on");
+                self.gateway.handle(now, Input::ReopenFailed);
+            }
+            StoreReport::Loaded(loads) => {
+                for (load, result) in loads {
+                    let input = match result {
+                        Ok(found) => Input::Loaded { load, found },
+                        Err(error) => {
+                            tracing::error!(error = chain(&error), "reading from the store failed");
+                            Input::LoadFailed { load }
+                        }
+                    };
+                    self.gateway.handle(now, input);
+                }
+            }
+            StoreReport::Head(Ok(events)) => self.gateway.handle(now, Input::Head { events }),
+            StoreReport::Head(Err(error)) => {
+                tracing::error!(error = chain(&error), "reading the outbox failed");
+                self.gateway.handle(now, Input::HeadFailed);
+            }
+            StoreReport::Swept(result) => {
+                // What cannot be read now expires later: a broken store shows at the next request.
+                let (expired, next) = result.unwrap_or_default();
+                self.gateway.handle(now, Input::Swept { expired, next });
+            }
+            StoreReport::Died { thread } => {
+                tracing::error!(thread, "a thread of the store panicked");
+                self.store_lost = true;
+            }
+        }
+    }
+
+    fn applied(&mut self, commit: CommitId, result: Result<CommitCost, ApplyError>) {
+        let input = match result {
+            Ok(cost) => {
+                self.rim.metrics.synced(cost.sync);
+                Input::Stored { commit }
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a commit failed");
+                Input::StoreFailed { commit, failure: error.failure() }
+            }
+        };
+        self.gateway.handle(self.rim.clock.now(), input);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            self.output(output);
+        }
+        if !self.loads.is_empty() {
+            let loads = std::mem::take(&mut self.loads);
+            self.asked(self.rim.store.load(loads));
+        }
+    }
+
+    /// The core asks for no more than the store's queues hold, so a refusal means that the threads are gone.
+    fn asked(&mut self, taken: Result<(), NotTaken>) {
+        self.store_lost |= taken.is_err();
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Load { load, wanted } => self.loads.push((load, wanted)),
+            Output::Store { commit, batch } => self.asked(self.rim.store.apply(commit, batch)),
+            Output::Reopen => self.asked(self.rim.store.reopen()),
+            Output::Answer { reply_to, answer } => {
+                if let Some(waiting) = self.answers.remove(&reply_to) {
+                    self.rim.metrics.answered(waiting.ingress, &answer, waiting.since.elapsed());
+                    // Who hung up meanwhile asks again under the same request id.
+                    let _ = waiting.reply.send(answer);
+                }
+            }
+            Output::SessionOpened { reply_to, durable } => {
+                if let Some(reply) = self.sessions.remove(&reply_to) {
+                    let _ = reply.send(durable);
+                }
+            }
+            Output::Read { from, events_max, bytes_max } => self.asked(self.rim.store.read_head(from, events_max, bytes_max)),
+            Output::Deliver { producer, seq, event } => {
+                if let Some(uplink) = &self.rim.uplink {
+                    uplink.deliver(producer, seq, &event);
+                }
+            }
+            Output::NewProducer { producer } => {
+                if let Some(uplink) = &mut self.rim.uplink {
+                    uplink.new_producer(producer);
+                }
+            }
+            Output::Show(orders) => {
+                for order in orders {
+                    // Nobody listening is no error.
+                    let _ = self.changes.send(order);
+                }
+            }
+            Output::ShowBoard(board) => drop(self.board.send_replace(board)),
+            Output::Sweep { from, keys_max, changed_before_ms } => self.asked(self.rim.store.sweep(from, keys_max, changed_before_ms)),
+            Output::Notice(notice) => log(&notice),
+        }
+    }
+
+    fn publish_state(&mut self) {
+        let gauges = self.gateway.gauges();
+        let metrics = &self.rim.metrics;
+        metrics.retried(gauges.retries - self.retries);
+        self.retries = gauges.retries;
+        metrics.gauges(&gauges);
+        let kafka_up = self.kafka_up();
+        metrics.kafka_up(kafka_up);
+        let state = State { accepting: gauges.accepting, gauges, kafka_up };
+        self.tell_centre(&state);
+        self.state.send_replace(Arc::new(state));
+        self.tell_systemd();
+    }
+
+    /// The sign of life is told anew when something in it changed that a person would act on; the sender itself repeats it each minute.
+    fn tell_centre(&mut self, state: &State) {
+        let Some(sign_of_life) = &self.rim.sign_of_life else { return };
+        let gauges = &state.gauges;
+        let text = serde_json::json!({
+            "gateway": self.boot.gateway, "version": env!("CARGO_PKG_VERSION"), "boot": self.boot.epoch.to_string(),
+            "epoch": self.boot.epoch.to_string(), "seq": gauges.last_seq, "queued": gauges.queued,
+            "oldestQueuedMs": oldest_queued_ms(gauges, self.rim.clock.now()), "accepting": state.accepting,
+            "deadLetters": gauges.dead_letters, "diskFree": self.rim.store.free_bytes().ok(),
+            "clock": if self.rim.clock.now().wall.is_some() { "synced" } else { "unset" },
+        });
+        let key = format!("{} {} {}", state.accepting, gauges.dead_letters, gauges.queued > 0);
+        let minute = self.rim.clock.now().mono_ms / 60_000;
+        let told = format!("{key} {minute}");
+        if told != self.told {
+            self.told = told;
+            sign_of_life.tell(text.to_string());
+        }
+    }
+
+    /// A loop that turns and a store that is not stuck are what the watchdog watches. Outside systemd this does nothing.
+    fn tell_systemd(&self) {
+        let stuck = self.rim.store.busy_for().is_some_and(|busy| busy > STORE_STUCK);
+        if !stuck && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
+            tracing::debug!(%error, "systemd does not listen");
+        }
+    }
+}
+
+/// How long the oldest queued event has waited; `None` while the wall clock is unknown or nothing waits.
+pub fn oldest_queued_ms(gauges: &Gauges, now: Now) -> Option<i64> {
+    Some((now.wall?.unix_ms - gauges.oldest_queued_ms?).max(0))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::StoreUnclear => tracing::error!("a disk operation failed; opening the store again before anything else is answered"),
+        Notice::StoreBack => tracing::info!("the store is open again"),
+        Notice::Full => tracing::warn!("full: new orders are refused until there is room"),
+        Notice::Accepting => tracing::info!("new orders are taken again"),
+        Notice::UplinkHeld { backoff_ms, reason } => {
+            tracing::warn!(backoff_ms, reason, "Kafka does not take events; they wait in the outbox");
+        }
+        Notice::UplinkBack => tracing::info!("Kafka takes events again"),
+        Notice::DeadLettered { seq, reason } => {
+            tracing::error!(seq = seq.0, reason, "Kafka can never take this event; kept as a dead letter");
+        }
+        Notice::PoisonStatus { at, offset, reason } => {
+            tracing::warn!(topic = at.topic, partition = at.partition, offset, reason, "passed over an unreadable status record");
+        }
+        Notice::ForeignEpoch(epoch) => {
+            tracing::error!(%epoch, "another gateway writes to Kafka under this gateway's id: give each its own, or stop the copy");
+        }
+    }
+}

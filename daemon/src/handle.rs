@@ -1,0 +1,136 @@
+//! What the rim holds of the event loop: submit, look, listen. Cheap to clone.
+
+use gateway::Gauges;
+use gateway::board::Board;
+use gateway::ids::{Name, OrderId, SessionId};
+use gateway::io::Submission;
+use gateway::order::{Projection, Status};
+use gateway::request::{Answer, Code};
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Calls that wait for the event loop. Beyond it a terminal hears `busy`.
+pub const CALLS_MAX: usize = 1024;
+/// Changed orders that a slow listener may lag behind before it has to read the store again.
+pub const CHANGES_MAX: usize = 1024;
+
+/// By which way a request came in: a label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ingress {
+    Serial,
+    Mqtt,
+    Http,
+}
+
+impl Ingress {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ingress::Serial => "serial",
+            Ingress::Mqtt => "mqtt",
+            Ingress::Http => "http",
+        }
+    }
+}
+
+/// A call from the rim to the event loop.
+#[derive(Debug)]
+pub enum Call {
+    Submit { ingress: Ingress, submission: Submission, reply: oneshot::Sender<Answer> },
+    OpenSession { terminal: Name, session: SessionId, reply: oneshot::Sender<bool> },
+    FindSession { terminal: Name, session: SessionId, reply: oneshot::Sender<Option<u64>> },
+    ReadOrder { order: OrderId, reply: oneshot::Sender<Option<Projection>> },
+    ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
+}
+
+/// What the whole gateway looks like at a moment: for /health, /ready, metrics, `gateway-status` and the MQTT topic `gateway`.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The core's gauges.
+    pub gauges: Gauges,
+    /// The uplink has a broker connection.
+    pub kafka_up: bool,
+    /// The store is open and new orders are taken.
+    pub accepting: bool,
+}
+
+/// The rim's end of the event loop.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) calls: mpsc::Sender<Call>,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) changes: broadcast::Sender<Arc<Projection>>,
+    pub(crate) state: watch::Receiver<Arc<State>>,
+}
+
+impl Handle {
+    /// Submits a request and waits for its answer. Never waits for room: a full queue is `busy`. An ending gateway is `busy` too:
+    /// nothing is known to be stored, and the same request id is welcome at the next start.
+    pub async fn submit(&self, ingress: Ingress, submission: Submission) -> Answer {
+        let id = submission.request.id.clone();
+        let decision = self.decision(ingress, submission).await;
+        decision.unwrap_or_else(|| Answer::rejected(Some(id), Code::Busy, "the gateway is stopping", Some(2_000)))
+    }
+
+    /// As [`Handle::submit`], for who must tell *not stored* from *not known*: `None` if the gateway ended before it decided.
+    pub async fn decision(&self, ingress: Ingress, submission: Submission) -> Option<Answer> {
+        let id = submission.request.id.clone();
+        let (reply, answer) = oneshot::channel();
+        if self.calls.try_send(Call::Submit { ingress, submission, reply }).is_err() {
+            return Some(Answer::rejected(Some(id), Code::Busy, "too many requests at once", Some(2_000)));
+        }
+        answer.await.ok()
+    }
+
+    /// Makes a new serial session durable; `false` if it could not be.
+    pub async fn open_session(&self, terminal: Name, session: SessionId) -> bool {
+        let (reply, opened) = oneshot::channel();
+        if self.calls.try_send(Call::OpenSession { terminal, session, reply }).is_err() {
+            return false;
+        }
+        opened.await.unwrap_or(false)
+    }
+
+    /// The highest number stored in a serial session, 0 if none is; `None` if there is no such session.
+    ///
+    /// # Errors
+    /// The store is not open: whether there is such a session is not known.
+    pub async fn session(&self, terminal: Name, session: SessionId) -> Result<Option<u64>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::FindSession { terminal, session, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// Reads an order from the store; `Err` while the store is not open.
+    pub async fn order(&self, order: OrderId) -> Result<Option<Projection>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ReadOrder { order, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// Reads at most `orders_max` open orders, oldest first.
+    pub async fn orders(&self, status: Option<Status>, orders_max: usize) -> Result<Vec<Projection>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ListOrders { status, orders_max, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// The board as last made durable, and a wake-up at each change.
+    pub fn board(&self) -> watch::Receiver<Arc<Board>> {
+        self.board.clone()
+    }
+
+    /// Every order that changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Projection>> {
+        self.changes.subscribe()
+    }
+
+    /// The gateway's state, refreshed at least once a second.
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.clone()
+    }
+}
+
+/// The store is not open, or the gateway is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store is not open")]
+pub struct StoreAway;

@@ -1,0 +1,182 @@
+//! The local HTTP server: orders in, answers and boards out.
+//!
+//! Promises:
+//! - An order is answered with what the event loop decided, never earlier and never with anything else. Without a decision within
+//!   [`ANSWER_TIME_MAX`] the answer is 503: the request goes on, and a repeat with the same `Idempotency-Key` gets its answer.
+//! - Every answer of the API is JSON and echoes `Idempotency-Key`.
+//! - No client holds more than its share: connections, streams, bytes, time and requests per second are bounded below by name, and
+//!   each refusal is counted in [`Usage`].
+//! - A web page of another origin can neither read nor submit anything (`guard.rs`).
+//!
+//! It knows nothing of the store and of Kafka: all that it shows comes through the [`Handle`].
+
+mod access;
+mod connection;
+mod guard;
+mod rate;
+mod reads;
+mod reply;
+mod routes;
+mod steady;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use usage::{Bounded, Usage};
+
+use crate::config::{self, HttpAllow};
+use crate::display::{BoardText, Streams};
+use crate::handle::Handle;
+use anyhow::Context;
+use rate::Rates;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Connections that are served at once; beyond it a connection hears 503.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Connections of strangers, all together: the others are left for the house.
+pub const STRANGERS_MAX: usize = 128;
+/// Connections of one address, unless it is this computer.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 48;
+/// Connections that are being told 503; beyond it they are closed without a word.
+pub const REFUSALS_MAX: usize = 32;
+/// Bytes of a request's target and headers, by which they are answered; hyper's own buffer ends at [`BUFFER_BYTES_MAX`].
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Headers of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes that a connection buffers in each direction.
+pub const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a body that is too large which are still read, so that its sender gets to see the answer.
+pub const OVERFLOW_BYTES_MAX: usize = 256 * 1024;
+/// Time for a request's head to arrive, and for the next request on a kept connection to begin.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for a request's body to arrive.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for the event loop's decision.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time in which a reader that cannot keep up must take [`steady::PROGRESS_BYTES_MIN`].
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for requests in flight to end once the gateway stops: a second less than the whole ingress has.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+/// Pages that listen to the customers' board at once, and as many again to the house's; beyond it a page is told 503, and asks again.
+pub const STREAMS_MAX: usize = 64;
+/// Requests a second that one terminal may submit: more than a disk with 5 ms a sync lets one connection submit.
+pub const SUBMITS_PER_SECOND_MAX: u32 = 500;
+/// Requests that a terminal may submit at once after a pause.
+pub const SUBMITS_BURST_MAX: u32 = 1_000;
+/// Terminals whose rate is watched at once.
+pub const TERMINALS_MAX: usize = 512;
+/// Orders in one list.
+pub const ORDERS_MAX: usize = 500;
+/// Bytes of JSON of the orders in one list.
+pub const ORDERS_BYTES_MAX: usize = 256 * 1024;
+
+/// The bounds that tests make smaller. Each is explained at its constant.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub connections: usize,
+    pub strangers: usize,
+    pub connections_per_address: usize,
+    pub head_time: Duration,
+    pub body_time: Duration,
+    pub answer_time: Duration,
+    pub stall_time: Duration,
+    pub drain_time: Duration,
+    pub streams: usize,
+    pub submits_per_second: u32,
+    pub submits_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: CONNECTIONS_MAX,
+            strangers: STRANGERS_MAX,
+            connections_per_address: CONNECTIONS_PER_ADDRESS_MAX,
+            head_time: HEAD_TIME_MAX,
+            body_time: BODY_TIME_MAX,
+            answer_time: ANSWER_TIME_MAX,
+            stall_time: STALL_TIME_MAX,
+            drain_time: DRAIN_TIME_MAX,
+            streams: STREAMS_MAX,
+            submits_per_second: SUBMITS_PER_SECOND_MAX,
+            submits_burst: SUBMITS_BURST_MAX,
+        }
+    }
+}
+
+/// What the config decides.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `[[http.allow]]`: addresses that may do what a process on this computer may, each under its terminal's name.
+    pub allow: Vec<HttpAllow>,
+    /// Names by which clients may call this server, beside `localhost` and the address that they reached.
+    pub hosts: Vec<String>,
+    /// The bounds.
+    pub limits: Limits,
+    /// Where the server counts.
+    pub usage: Arc<Usage>,
+}
+
+impl Settings {
+    /// What `[http]` says, with the usual bounds.
+    pub fn new(section: &config::Http) -> Settings {
+        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), ..Settings::default() }
+    }
+}
+
+/// Gives the text of `GET /metrics`, in the format of OpenMetrics.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What every handler may use.
+struct App {
+    handle: Handle,
+    settings: Settings,
+    metrics_text: MetricsText,
+    rates: Mutex<Rates>,
+    /// The customers' board: numbers and statuses only.
+    public_board: Arc<BoardText>,
+    /// The board with order ids.
+    house_board: Arc<BoardText>,
+    public_streams: Streams,
+    house_streams: Streams,
+}
+
+/// Serves until `shutdown` is ready, then lets requests in flight end within [`DRAIN_TIME_MAX`].
+///
+/// # Errors
+/// The listener is of no use. A client's errors end that client's connection and nothing else.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    handle: Handle,
+    metrics_text: MetricsText,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the HTTP listener has no address")?;
+    let (stop, stopped) = watch::channel(false);
+    let app = Arc::new(App {
+        rates: Mutex::new(Rates::new(settings.limits.submits_per_second, settings.limits.submits_burst, TERMINALS_MAX)),
+        public_board: Arc::new(BoardText::public()),
+        house_board: Arc::new(BoardText::house()),
+        public_streams: Streams::new(settings.limits.streams, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),
+        house_streams: Streams::new(settings.limits.streams, settings.usage.clone(), |usage| &usage.house_streams, stopped.clone()),
+        settings,
+        handle,
+        metrics_text,
+    });
+    tracing::info!(%address, "HTTP listens");
+    let router = routes::router(&app);
+    let mut connections = connection::accept(listener, router, &app.settings, stopped, shutdown).await;
+    // Nobody listens only if no connection is left.
+    let _ = stop.send(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(app.settings.limits.drain_time, drained).await.is_err() {
+        tracing::warn!(connections = connections.len(), "HTTP connections were cut");
+        connections.shutdown().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Who may see what, and how the server says how the gateway is.
+
+use super::house::{House, Loop, Reply, soon};
+use crate::config::HttpAllow;
+use crate::display::{BoardText, Streams};
+use crate::handle::State;
+use crate::ingress::http::connection::Peer;
+use crate::ingress::http::rate::Rates;
+use crate::ingress::http::routes::{Access, router, routes};
+use crate::ingress::http::{App, Limits, Settings};
+use axum::body::Body;
+use axum::http::Request;
+use axum::{Extension, Router};
+use gateway::Gauges;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// The server as a client of this address meets it.
+fn seen_from(remote: &str, inside: &Loop) -> Router {
+    let allow = vec![HttpAllow { from: [10, 0, 4, 21].into(), terminal: "kiosk-3".parse().unwrap() }];
+    let settings = Settings { allow, ..Settings::default() };
+    let (_, stopped) = watch::channel(false);
+    let app = App {
+        handle: inside.handle.clone(),
+        rates: Mutex::new(Rates::new(1, 1, 1)),
+        public_board: Arc::new(BoardText::public()),
+        house_board: Arc::new(BoardText::house()),
+        public_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),
+        house_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.house_streams, stopped),
+        settings,
+        metrics_text: Arc::new(String::new),
+    };
+    let peer = Peer { remote: remote.parse().unwrap(), local: IpAddr::from([10, 0, 4, 1]) };
+    router(&Arc::new(app)).layer(Extension(peer))
+}
+
+async fn ask(router: &Router, method: &str, path: &str) -> Reply {
+    let request = Request::builder().method(method).uri(path).header("host", "10.0.4.1:8080").header("content-type", "application/json");
+    let response = TowerToHyperService::new(router.clone()).call(request.body(Body::empty()).unwrap()).await.unwrap();
+    // A stream has no end.
+    let response = if response.headers()["content-type"] == "text/event-stream" { response.map(|_| Body::empty()) } else { response };
+    Reply::of(response).await
+}
+
+#[tokio::test]
+async fn a_stranger_sees_the_customers_board_and_health_and_nothing_else() {
+    let inside = Loop::start();
+    inside.show(&["41"], &["42"]);
+    let (stranger, kiosk) = (seen_from("10.0.4.22", &inside), seen_from("10.0.4.21", &inside));
+    let mut public = Vec::new();
+    for route in routes() {
+        for method in route.methods {
+            let path = route.path.replace("{orderId}", "o1").replace("{file}", "board.js");
+            let (to_stranger, to_kiosk) =
+                (ask(&stranger, &method.to_uppercase(), &path).await, ask(&kiosk, &method.to_uppercase(), &path).await);
+            assert_ne!(to_kiosk.status, 401, "{path}");
+            if route.access == Access::Public {
+                assert_eq!(to_stranger.status, 200, "{path}");
+                let text = String::from_utf8_lossy(&to_stranger.body).into_owned();
+                assert!(!text.contains("order/41"), "{path} shows an order id");
+                public.push(route.path);
+            } else {
+                assert_eq!(to_stranger.status, 401, "{path}");
+                assert!(to_stranger.headers.contains_key("www-authenticate"));
+                assert_eq!(to_stranger.json()["code"], "unauthorized");
+            }
+        }
+    }
+    assert_eq!(public, ["/health", "/", "/board.json", "/board/stream", "/static/{file}"]);
+    assert!(inside.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn health_and_readiness_do_not_depend_on_kafka() {
+    let mut house = House::open(Limits::default()).await;
+    let gauges = Gauges { queued: 7, oldest_queued_ms: Some(1_000), ..Gauges::default() };
+    house.inside.state.send_replace(Arc::new(State { accepting: true, kafka_up: false, gauges }));
+    let health = house.get("/health").await.json();
+    assert_eq!((&health["status"], &health["kafka"], &health["queued"]), (&json!("healthy"), &json!("down"), &json!(7)));
+    assert_eq!((&health["service"], &health["version"]), (&json!("dumbwaiter"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert!(health["oldestQueuedMs"].as_u64().unwrap() > 1_000_000_000, "an age, not a date");
+    assert_eq!(house.get("/ready").await.status, 200);
+    assert_eq!(house.get("/api/v1/state").await.json()["queued"], 7);
+
+    house.inside.state.send_replace(Arc::new(State { accepting: false, kafka_up: true, ..State::default() }));
+    let health = house.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json()["status"]), (200, &json!("degraded")));
+    assert_eq!(health.json()["oldestQueuedMs"], json!(null));
+    let ready = house.get("/ready").await;
+    assert_eq!((ready.status.as_u16(), ready.header("retry-after")), (503, Some("1")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn metrics_are_passed_on_in_their_format() {
+    let house = House::open(Limits::default()).await;
+    let metrics = house.get("/metrics").await;
+    assert_eq!(metrics.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(metrics.body, "dumbwaiter_outbox_events 3\n# EOF\n");
+}
+
+#[tokio::test]
+async fn pages_are_told_to_run_nothing_but_ours() {
+    let house = House::open(Limits::default()).await;
+    for path in ["/", "/kitchen", "/operations"] {
+        let page = house.get(path).await;
+        assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")), "{path}");
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert!(!String::from_utf8_lossy(&page.body).contains("{{"), "{path} names its build");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_in_flight_end_and_cuts_streams() {
+    let mut house = House::open(Limits::default()).await;
+    let mut events = house.listen("/board/stream").await;
+    events.board().await.expect("the board");
+    house.close().await;
+    assert!(events.next().await.is_none());
+    soon("nobody listens", async { assert!(tokio::net::TcpStream::connect(house.address).await.is_err()) }).await;
+}

@@ -1,0 +1,139 @@
+//! How full the server's bounds are, and what it refused.
+
+use super::Limits;
+use crate::handle::Ingress;
+use crate::metrics::Metrics;
+use gateway::request::{Code, REQUEST_BYTES_MAX};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A value that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+/// A value that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Gauge {
+    /// Now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value as u64, Relaxed);
+    }
+}
+
+impl Counter {
+    /// Since the start.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// How full a bounded thing is, and what was refused because it was full.
+#[derive(Debug, Default)]
+pub struct Bounded {
+    /// How many there are.
+    pub used: Gauge,
+    /// How many were refused.
+    pub refused: Counter,
+}
+
+/// A gauge and a counter for every bound of the HTTP server, and what it refused before the core saw it.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// Connections. Refused ones were told 503 or closed.
+    pub connections: Bounded,
+    /// Streams of the customers' board.
+    pub public_streams: Bounded,
+    /// Streams of the house's board.
+    pub house_streams: Bounded,
+    /// Requests that were refused because their terminal sends too many (429).
+    pub rate_refused: Counter,
+    /// Requests whose head or body was too large (413, 414, 431).
+    pub size_refused: Counter,
+    /// Requests whose body took too long to arrive (408).
+    pub bodies_late: Counter,
+    /// Requests that heard 503 because the decision took too long.
+    pub answers_late: Counter,
+    refused: [Counter; Code::ALL.len()],
+}
+
+impl Usage {
+    /// Requests with this code that were refused before the core saw them.
+    pub fn refused(&self, code: Code) -> u64 {
+        Code::ALL.into_iter().zip(&self.refused).find(|(of, _)| *of == code).map_or(0, |(_, count)| count.get())
+    }
+
+    pub(super) fn count_refused(&self, code: Code) {
+        if let Some((_, count)) = Code::ALL.into_iter().zip(&self.refused).find(|(of, _)| *of == code) {
+            count.increment();
+        }
+    }
+
+    /// Shows all of it among the metrics.
+    pub fn show(self: &Arc<Usage>, metrics: &Metrics, limits: &Limits) {
+        let connections = metrics.bound("http_connections", limits.connections as u64);
+        let public_streams = metrics.bound("http_public_streams", limits.streams as u64);
+        let house_streams = metrics.bound("http_house_streams", limits.streams as u64);
+        let rate = metrics.bound("http_requests_per_second", limits.submits_per_second.into());
+        let bytes = metrics.bound("http_request_bytes", REQUEST_BYTES_MAX as u64);
+        let body_time = metrics.bound("http_body_seconds", limits.body_time.as_secs());
+        let answer_time = metrics.bound("http_answer_seconds", limits.answer_time.as_secs());
+        let (usage, counted) = (self.clone(), metrics.clone());
+        let told: [AtomicU64; Code::ALL.len()] = Default::default();
+        metrics.before_encoding(move || {
+            let bounded =
+                [(&connections, &usage.connections), (&public_streams, &usage.public_streams), (&house_streams, &usage.house_streams)];
+            for (shown, counted) in bounded {
+                shown.set(counted.used.get());
+                shown.set_refused(counted.refused.get());
+            }
+            rate.set_refused(usage.rate_refused.get());
+            bytes.set_refused(usage.size_refused.get());
+            body_time.set_refused(usage.bodies_late.get());
+            answer_time.set_refused(usage.answers_late.get());
+            for (code, told) in Code::ALL.into_iter().zip(&told) {
+                let now = usage.refused(code);
+                counted.refused(Ingress::Http, code, now - told.swap(now, Relaxed));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    #[test]
+    fn every_refusal_is_among_the_metrics_and_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dumbwaiter.toml");
+        std::fs::write(&file, "[gateway]\nid = \"store-042\"\n").unwrap();
+        let metrics = Metrics::new(&Config::load(&file, &Environment::default()).unwrap());
+        let usage = Arc::new(Usage::default());
+        usage.show(&metrics, &Limits::default());
+        usage.connections.used.set(3);
+        usage.house_streams.refused.increment();
+        usage.count_refused(Code::Unauthorized);
+        metrics.encode();
+        usage.count_refused(Code::Unauthorized);
+        let text = metrics.encode();
+        for line in [
+            "dumbwaiter_bound_used{bound=\"http_connections\"} 3",
+            "dumbwaiter_bound_max{bound=\"http_connections\"} 256",
+            "dumbwaiter_bound_refused_total{bound=\"http_house_streams\"} 1",
+            "dumbwaiter_requests_total{ingress=\"http\",result=\"rejected\",code=\"unauthorized\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

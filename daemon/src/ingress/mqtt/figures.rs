@@ -1,0 +1,94 @@
+//! What the MQTT ingress counts and how full it is: written here, read by the metrics.
+
+use super::intake::{ANSWERS_QUEUED_MAX, SUBMITS_IN_FLIGHT_MAX};
+use super::statuses::STATUSES_RETAINED_MAX;
+use crate::handle::Ingress;
+use crate::metrics::Metrics;
+use gateway::request::Code;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// Counters since the start, and gauges. Each stands alone: nothing is decided by them, so relaxed order is enough.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Gauge: a broker connection serves.
+    pub connected: AtomicBool,
+    /// Connections that came to serve.
+    pub connections: AtomicU64,
+    /// Gauge: terminals whose state says that they are there. 0 while no connection serves.
+    pub terminals_online: AtomicUsize,
+    /// Gauge: terminals whose state, or will, says that they are not.
+    pub terminals_offline: AtomicUsize,
+    /// Gauge: requests between submission and answer; bound [`super::intake::SUBMITS_IN_FLIGHT_MAX`].
+    pub submits_in_flight: AtomicUsize,
+    /// Gauge: answers that wait to be published; bound [`super::intake::ANSWERS_QUEUED_MAX`].
+    pub answers_queued: AtomicUsize,
+    /// Refusals that were not even said, because too many answers waited: the terminal's time-out is its answer.
+    pub answers_dropped: AtomicU64,
+    /// Messages on topics that name no terminal, and states that say nothing.
+    pub ignored: AtomicU64,
+    /// Gauge: orders whose status the broker retains for us; bound [`super::statuses::STATUSES_RETAINED_MAX`].
+    pub statuses_retained: AtomicUsize,
+    /// The oldest statuses that were cleared, or never published, because there were too many.
+    pub statuses_crowded_out: AtomicU64,
+    /// Retained statuses that were cleared because the gateway did not know them.
+    pub statuses_cleared: AtomicU64,
+    /// Retained statuses at connect beyond [`super::house::STATUSES_FOUND_MAX`]: looked at after the next connect.
+    pub statuses_unread: AtomicU64,
+    /// Publishes that the broker refused, mostly by its access list.
+    pub publishes_refused: AtomicU64,
+    /// Messages that were not published because the broker takes only smaller ones.
+    pub publishes_too_large: AtomicU64,
+    refused: [AtomicU64; Code::ALL.len()],
+}
+
+impl Figures {
+    /// Requests that were refused here, before the core saw them.
+    pub fn refused(&self) -> impl Iterator<Item = (Code, u64)> {
+        Code::ALL.into_iter().zip(self.refused.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Lets the metrics show these figures from now on.
+    pub fn report_to(self: &Arc<Self>, metrics: &Metrics) {
+        let figures = Arc::clone(self);
+        let in_flight = metrics.bound("mqtt_requests_in_flight", SUBMITS_IN_FLIGHT_MAX as u64);
+        let answers = metrics.bound("mqtt_answers_queued", ANSWERS_QUEUED_MAX as u64);
+        let statuses = metrics.bound("mqtt_statuses_retained", STATUSES_RETAINED_MAX as u64);
+        let said = Code::ALL.map(|_| Cell::new(0));
+        let counted = metrics.clone();
+        metrics.before_encoding(move || {
+            let used = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed) as u64;
+            let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            counted.terminals_online(Ingress::Mqtt, figures.terminals_online.load(Ordering::Relaxed));
+            in_flight.set(used(&figures.submits_in_flight));
+            answers.set(used(&figures.answers_queued));
+            answers.set_refused(total(&figures.answers_dropped));
+            statuses.set(used(&figures.statuses_retained));
+            statuses.set_refused(total(&figures.statuses_crowded_out));
+            for ((code, now), said) in figures.refused().zip(&said) {
+                let news = now - said.replace(now);
+                if news > 0 {
+                    counted.refused(Ingress::Mqtt, code, news);
+                }
+                if code == Code::Busy {
+                    in_flight.set_refused(now);
+                }
+            }
+        });
+    }
+
+    pub(super) fn count_refused(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|c| *c == code) {
+            count(&self.refused[at]);
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) fn set(gauge: &AtomicUsize, value: usize) {
+    gauge.store(value, Ordering::Relaxed);
+}

@@ -1,0 +1,19 @@
+//! Kafka: the uplink, the downlink and the sign of life, each with a client of its own.
+//!
+//! Nothing here decides: the uplink reports what became of each event and the core decides what to do about it; the downlink hands
+//! records on and the core decides what they mean. Nothing here blocks the event loop: librdkafka's calls that wait run on threads
+//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`).
+
+mod client;
+mod consumer;
+mod errors;
+mod partitioner;
+mod producer;
+mod sign_of_life;
+#[cfg(test)]
+mod tests;
+
+pub use client::Connection;
+pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX};
+pub use producer::{Uplink, UplinkReport, UplinkSettings};
+pub use sign_of_life::SignOfLife;

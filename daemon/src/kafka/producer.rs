@@ -1,0 +1,235 @@
+//! The uplink: hands events to librdkafka and reports what became of each.
+//!
+//! It promises: what one handle acknowledges, it acknowledges in seq order per partition, and after the first event that fails for good
+//! it takes none of those behind it (`enable.gapless.guarantee`: a fatal error instead of a silent reorder). A new handle is reported
+//! ready only when the older one sends nothing any more. It never gives an event up by itself (`message.timeout.ms = 0`): the outbox
+//! bounds what waits, and the core decides about whatever comes back.
+
+mod handle;
+mod keeper;
+
+use super::client::Connection;
+use gateway::dialect::Dialect;
+use gateway::event::OrderEvent;
+use gateway::ids::{Name, ProducerId, Seq};
+use gateway::io::{Delivery, FailureClass};
+use gateway::request::EventType;
+use handle::{Handle, Ticket};
+use keeper::{Command, Keeper, Line};
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Commands that wait for the keeper. The core asks for one producer at a time; beyond it a new producer is refused.
+const COMMANDS_MAX: usize = 4;
+/// librdkafka counts values only; an encoded value is larger than the event's weight by the envelope, at most by this.
+const ENVELOPE_BYTES_MAX: usize = 1024;
+
+/// What the uplink needs to know.
+#[derive(Debug, Clone)]
+pub struct UplinkSettings {
+    /// How the brokers are reached, and what goes there.
+    pub connection: Connection,
+    /// `centre.dialect`.
+    pub dialect: Dialect,
+    /// The core's `window_events_max`: librdkafka's queue is made larger, so that it is never full.
+    pub window_events_max: usize,
+    /// The core's `window_bytes_max`, likewise.
+    pub window_bytes_max: usize,
+}
+
+/// What the uplink tells. The callback that takes it runs on the uplink's threads and inside [`Uplink::deliver`]: it must not block.
+#[derive(Debug, Clone)]
+pub enum UplinkReport {
+    /// Reports wait in the mailbox. Said when the first comes into an empty one: whoever takes them takes all that came meanwhile.
+    Delivered(Arc<Mailbox>),
+    /// The handle is there, and the older one is gone with all that it held.
+    Ready(ProducerId),
+    /// The handle could not be made.
+    Failed {
+        /// The handle that was asked for.
+        producer: ProducerId,
+        /// For people.
+        reason: String,
+    },
+    /// The line to the brokers came up or went down.
+    Line {
+        /// Which of the two.
+        up: bool,
+    },
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Its position.
+    pub seq: Seq,
+    /// Its type, for metrics.
+    pub event_type: EventType,
+    /// From [`Uplink::deliver`] to the report.
+    pub took: Duration,
+    /// The outcome.
+    pub outcome: Delivery,
+}
+
+/// Reports of one handle that nobody has taken yet: at most as many as the core has in flight.
+#[derive(Debug)]
+pub struct Mailbox {
+    producer: ProducerId,
+    waiting: Mutex<Vec<Delivered>>,
+}
+
+impl Mailbox {
+    fn new(producer: ProducerId) -> Mailbox {
+        Mailbox { producer, waiting: Mutex::default() }
+    }
+
+    /// The handle that reports.
+    pub fn producer(&self) -> ProducerId {
+        self.producer
+    }
+
+    /// Takes all reports, in the order in which they came.
+    pub fn take(&self) -> Vec<Delivered> {
+        std::mem::take(&mut *lock(&self.waiting))
+    }
+
+    fn post(self: &Arc<Self>, report: &Report, ticket: &Ticket, outcome: Delivery) {
+        let first = {
+            let mut waiting = lock(&self.waiting);
+            waiting.push(Delivered { seq: ticket.seq, event_type: ticket.event_type, took: ticket.sent.elapsed(), outcome });
+            waiting.len() == 1
+        };
+        if first {
+            report(UplinkReport::Delivered(Arc::clone(self)));
+        }
+    }
+}
+
+type Report = Arc<dyn Fn(UplinkReport) + Send + Sync>;
+
+/// The uplink. Its methods never block, but for [`Uplink::stop`].
+pub struct Uplink {
+    gateway: Name,
+    topic: String,
+    dialect: Dialect,
+    report: Report,
+    current: Arc<Mutex<Current>>,
+    commands: SyncSender<Command>,
+    keeper: JoinHandle<()>,
+    line: Arc<Line>,
+}
+
+/// What takes events now.
+#[derive(Default)]
+enum Current {
+    #[default]
+    Nothing,
+    Handle(Handle),
+    /// The brokers refuse us, or we them: every event fails until a new handle is tried.
+    Refused {
+        mailbox: Arc<Mailbox>,
+        why: String,
+        until: Instant,
+    },
+}
+
+impl Current {
+    fn handle(&self) -> Option<&Handle> {
+        match self {
+            Current::Handle(handle) => Some(handle),
+            Current::Nothing | Current::Refused { .. } => None,
+        }
+    }
+}
+
+impl Uplink {
+    /// Starts the uplink's threads, without a producer: [`Uplink::new_producer`] makes one.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(settings: UplinkSettings, report: Report) -> io::Result<Uplink> {
+        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        let (current, line) = (Arc::default(), Arc::new(Line::new(Arc::clone(&report))));
+        let uplink_keeper = Keeper::new(settings.clone(), inbox, Arc::clone(&current), Arc::clone(&report), Arc::clone(&line));
+        let keeper = std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || uplink_keeper.run())?;
+        let UplinkSettings { connection: Connection { gateway, kafka }, dialect, .. } = settings;
+        Ok(Uplink { gateway, topic: kafka.topic.to_string(), dialect, report, current, commands, keeper, line })
+    }
+
+    /// Drops the handle with all that it holds, then makes a new one. [`UplinkReport::Ready`] or [`UplinkReport::Failed`] follows.
+    /// Until then the older handle may still report.
+    pub fn new_producer(&self, producer: ProducerId) {
+        if self.commands.try_send(Command::New(producer)).is_err() {
+            let reason = "the uplink is still busy with an older handle".into();
+            (self.report)(UplinkReport::Failed { producer, reason });
+        }
+    }
+
+    /// Hands an event over. What comes of it is reported, unless the handle is not the current one any more.
+    pub fn deliver(&self, producer: ProducerId, seq: Seq, event: &OrderEvent) {
+        let ticket = Box::new(Ticket { seq, event_type: event.event_type, sent: Instant::now() });
+        let current = lock(&self.current);
+        let (mailbox, failure) = match &*current {
+            Current::Handle(handle) if handle.mailbox().producer == producer => {
+                let outgoing = self.dialect.encode(&self.gateway, seq, event);
+                (handle.mailbox(), handle.send(&self.topic, &outgoing, ticket).err())
+            }
+            Current::Refused { mailbox, why, .. } if mailbox.producer == producer => {
+                (mailbox, Some((ticket, Delivery::Failed { class: FailureClass::Person, reason: why.clone() })))
+            }
+            Current::Nothing | Current::Handle(_) | Current::Refused { .. } => return,
+        };
+        let mailbox = Arc::clone(mailbox);
+        // The callback must be free to call the uplink.
+        drop(current);
+        if let Some((ticket, outcome)) = failure {
+            mailbox.post(&self.report, &ticket, outcome);
+        }
+    }
+
+    /// Whether a broker answered lately.
+    pub fn is_up(&self) -> bool {
+        self.line.is_up()
+    }
+
+    /// Waits at most `flush` for what is in flight, drops the handle and ends the threads. What is not acknowledged stays in the outbox.
+    pub fn stop(self, flush: Duration) {
+        if self.commands.send(Command::Stop(flush)).is_ok() && self.keeper.join().is_err() {
+            tracing::error!("kafka keeper panicked");
+        }
+    }
+}
+
+impl UplinkSettings {
+    fn config(&self) -> rdkafka::ClientConfig {
+        let messages = (self.window_events_max * 2).to_string();
+        let kbytes = ((self.window_bytes_max + self.window_events_max * ENVELOPE_BYTES_MAX) / 1024 + 1).to_string();
+        let kafka = &self.connection.kafka;
+        self.connection.config(
+            &[
+                ("linger.ms", "5"),
+                // A batch of 1 MB, the default, never gets through a line of 64 kbit/s.
+                ("batch.size", "65536"),
+                ("max.in.flight.requests.per.connection", "5"),
+                ("queue.buffering.max.messages", &messages),
+                ("queue.buffering.max.kbytes", &kbytes),
+            ],
+            &[
+                ("enable.idempotence", "true"),
+                ("enable.gapless.guarantee", "true"),
+                ("acks", "all"),
+                ("message.timeout.ms", "0"),
+                ("partitioner", kafka.partitioner.as_str()),
+                ("compression.type", kafka.compression.as_str()),
+            ],
+        )
+    }
+}
+
+/// No one panics while holding one of these locks, and what they guard is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,72 @@
+//! The daemon's shell around the pure core: bytes and threads out here, decisions in `gateway`.
+
+mod cli;
+mod clock;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod display;
+mod event_loop;
+mod handle;
+mod ingress;
+mod kafka;
+mod logging;
+mod memory;
+mod metrics;
+mod supervise;
+mod terminal;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // Two workers: one for the loop that orders events, one for the lines beside it. A device has four small cores and 512 MB.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(carry_out(command));
+        // A thread that hangs in a system call must not keep a process alive that has nothing left to do.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        ended
+    });
+    ended.unwrap_or_else(|error| {
+        eprintln!("dumbwaiter: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => {
+            let config = match cli::check::load(&args.config) {
+                Ok(config) => config,
+                Err(code) => return Ok(code),
+            };
+            logging::start(config.log)?;
+            supervise::run(config).await?;
+        }
+        Command::Check(args) => return Ok(cli::check::run(&args).await),
+        Command::Status(args) => cli::ask::status(&args).await?,
+        Command::Orders(args) => cli::ask::orders(&args).await?,
+        Command::Order { id, ask } => cli::ask::order(&ask, &id).await?,
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => {
+            let options = demo::Options { duration: args.duration, json: args.json, kafka: args.kafka, mqtt: args.mqtt };
+            return Ok(if demo::run(options).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        #[cfg(feature = "demo")]
+        Command::Centre(args) => cli::centre::run(&args).await?,
+        Command::Terminal(args) => {
+            let report = terminal::run(&args).await?;
+            if args.json {
+                println!("{}", report.to_json());
+            } else {
+                print!("{report}");
+            }
+            return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Store(command) => return cli::store::run(&command),
+    }
+    Ok(ExitCode::SUCCESS)
+}

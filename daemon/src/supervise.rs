@@ -1,0 +1,255 @@
+//! Starts everything, watches everything, ends everything: each task and thread of the daemon has its name, its owner and its end here.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event_loop::{EventLoop, Parts, Report};
+use crate::handle::Handle;
+use crate::ingress;
+use crate::kafka;
+use crate::metrics::Metrics;
+use anyhow::{Context, bail};
+use gateway::ids::Epoch;
+use gateway::io::{Opened, Record};
+use gateway::settings::Settings;
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Room, SledDisk, SledOptions, Store, StoreThread};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The ingresses may take so long to close their lines.
+const INGRESS_END_MAX: Duration = Duration::from_secs(3);
+/// The downlink's client may take so long to close; one that hangs is left behind.
+const DOWNLINK_END_MAX: Duration = Duration::from_secs(3);
+/// Kafka may take so long for what is still queued when the daemon is told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, or which part ended though nobody asked it to. Whatever was answered *stored* is on disk either way.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    crate::memory::keep_small();
+    let listener = tokio::net::TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("[http] listen: cannot listen on {}; is another daemon running?", config.http.listen))?;
+    let (store, opened) = open_store(&config).await?;
+    let epoch = Epoch(u64::from_le_bytes(random()?));
+    let (report_sender, reports) = mpsc::unbounded_channel();
+    let (status_sender, statuses) = mpsc::channel(kafka::RECORDS_MAX);
+    let clock = Clock::new(&config);
+    let metrics = Metrics::new(&config);
+    let settings = config.settings();
+    let store_reports = report_sender.clone();
+    let store = StoreThread::start(store, move |report| drop(store_reports.send(Report::Store(report))))
+        .context("the system gives no thread for the store")?;
+    let kafka =
+        KafkaParts::start(&config, &settings, &opened, report_sender, status_sender).context("the system gives no thread for Kafka")?;
+    let KafkaParts { uplink, downlink, sign_of_life } = kafka;
+    if let Some(downlink) = &downlink {
+        show_lag(&metrics, downlink.lags());
+    }
+    let queued = opened.next_seq.0.saturating_sub(opened.progress.0 + 1);
+    let parts =
+        Parts { settings, opened, epoch, seed: random()?, clock, store, uplink, reports, statuses, metrics: metrics.clone(), sign_of_life };
+    let (event_loop, handle) = EventLoop::new(parts);
+
+    let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks = Tasks::default();
+    tasks.spawn_ingress(&config, listener, &handle, &metrics, epoch, &stop_ingress)?;
+    let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
+    tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
+    tell_systemd(&[NotifyState::Ready]);
+
+    let mut end_signals = EndSignals::listen()?;
+    let early = tokio::select! {
+        () = end_signals.next() => None,
+        Some(name) = tasks.next() => Some(name),
+        ended = &mut running_loop => {
+            ended.context("the event loop panicked")??;
+            bail!("the event loop ended though nobody asked it to");
+        }
+    };
+    tell_systemd(&[NotifyState::Stopping]);
+    tracing::info!("stopping: no new requests are taken");
+    stop_ingress.cancel();
+    let drained = async {
+        if tokio::time::timeout(INGRESS_END_MAX, tasks.join()).await.is_err() {
+            tracing::warn!("a line did not close in time");
+        }
+        stop_loop.cancel();
+        running_loop.await
+    };
+    tokio::select! {
+        ended = drained => ended.context("the event loop panicked")??,
+        () = end_signals.next() => tracing::warn!("told to stop twice: ending at once"),
+    }
+    if let Some(downlink) = downlink {
+        tokio::task::spawn_blocking(move || downlink.stop(DOWNLINK_END_MAX)).await?;
+    }
+    match early {
+        None => Ok(()),
+        Some(name) => bail!("{name} ended though nobody asked it to"),
+    }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<(Store<SledDisk>, Opened)> {
+    let section = config.store.clone();
+    let gateway = config.gateway.id.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let room = Room { floor_bytes: section.min_free_bytes, ..Room::default() };
+        let disk = SledDisk::open(SledOptions { room, ..SledOptions::new(section.data_dir) })?;
+        Store::open(disk, gateway)
+    });
+    opened
+        .await
+        .context("opening the store panicked")?
+        .with_context(|| format!("[store] data_dir: cannot use {}", config.store.data_dir.display()))
+}
+
+/// Kafka's clients; none of them without `[kafka]`.
+#[derive(Default)]
+struct KafkaParts {
+    uplink: Option<kafka::Uplink>,
+    downlink: Option<kafka::Downlink>,
+    sign_of_life: Option<kafka::SignOfLife>,
+}
+
+impl KafkaParts {
+    fn start(
+        config: &Config,
+        settings: &Settings,
+        opened: &Opened,
+        reports: mpsc::UnboundedSender<Report>,
+        statuses: mpsc::Sender<Record>,
+    ) -> std::io::Result<KafkaParts> {
+        let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
+        let connection = kafka::Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+        let uplink = kafka::UplinkSettings {
+            connection: connection.clone(),
+            dialect: config.dialect,
+            window_events_max: settings.limits.window_events_max,
+            window_bytes_max: settings.limits.window_bytes_max,
+        };
+        let uplink = kafka::Uplink::start(uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
+        let sign_of_life = match &section.status_topic {
+            None => None,
+            Some(topic) => Some(kafka::SignOfLife::start(connection.clone(), topic.as_str().to_owned())?),
+        };
+        let downlink = if config.downlinks.is_empty() {
+            None
+        } else {
+            let settings = kafka::DownlinkSettings {
+                connection,
+                topics: config.downlinks.clone(),
+                first_read_ms: config.board.unchanged_ms,
+                wall_ms: crate::clock::wall_ms,
+            };
+            Some(kafka::Downlink::start(settings, opened.offsets.clone(), statuses)?)
+        };
+        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life })
+    }
+}
+
+fn show_lag(metrics: &Metrics, lags: impl Fn() -> kafka::Lags + Send + 'static) {
+    let shown = metrics.clone();
+    metrics.before_encoding(move || {
+        for (at, records) in lags() {
+            shown.consumer_lag(&at.topic, at.partition, records);
+        }
+    });
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
+    Ok(bytes)
+}
+
+/// Outside systemd this does nothing.
+fn tell_systemd(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd does not listen");
+    }
+}
+
+struct EndSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl EndSignals {
+    fn listen() -> anyhow::Result<EndSignals> {
+        Ok(EndSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The ingress tasks, each with its name.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<String>,
+}
+
+impl Tasks {
+    fn spawn_ingress(
+        &mut self,
+        config: &Config,
+        listener: tokio::net::TcpListener,
+        handle: &Handle,
+        metrics: &Metrics,
+        epoch: Epoch,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let metrics_text = {
+            let metrics = metrics.clone();
+            Arc::new(move || metrics.encode())
+        };
+        let settings = ingress::http::Settings::new(&config.http);
+        settings.usage.show(metrics, &settings.limits);
+        let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
+        self.spawn("http", async move {
+            if let Err(error) = http.await {
+                tracing::error!(error = format!("{error:#}"), "http ended");
+            }
+        });
+        if let Some(mqtt) = &config.mqtt {
+            let settings = ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)?;
+            settings.figures.report_to(metrics);
+            self.spawn("mqtt", ingress::mqtt::run(settings, handle.clone(), stop.clone().cancelled_owned()));
+        }
+        if !config.serial.is_empty() {
+            let settings = ingress::serial::Settings::new(config.serial.clone(), epoch);
+            settings.figures.report_to(metrics, &config.serial);
+            self.spawn("serial", ingress::serial::run(settings, handle.clone(), stop.clone().cancelled_owned()));
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        let name = name.to_owned();
+        self.running.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// The name of the next task that ends; one that panicked has none left.
+    async fn next(&mut self) -> Option<String> {
+        let ended = self.running.join_next().await?;
+        Some(ended.unwrap_or_else(|error| format!("a task ({error})")))
+    }
+
+    async fn join(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,9 @@
+//! The daemon as a process, as a user runs it: with its config file, its data folder and nothing else, or with the embedded Kafka of
+//! librdkafka. What needs a real Kafka or a real MQTT broker is under `tests/real`.
+
+mod bad_input;
+mod crashes;
+mod house;
+mod kafka;
+#[cfg(feature = "demo")]
+mod trip;
