@@ -1,0 +1,44 @@
+# Recipes for people. `just` itself: `cargo install just`. The checks of a commit do not need it.
+
+_list:
+    @just --list --unsorted
+
+# The tests, without real parts.
+test:
+    cargo test --workspace
+
+# Everything that a commit must pass. Needs root: it installs what it needs.
+ci:
+    .ci/run
+
+# Format and lint, as the checks do.
+lint:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p dumbwaiter --no-default-features -- -D warnings
+    cargo deny --offline check bans licenses sources
+
+# Advisories against the crates in Cargo.lock. Needs the open internet.
+advisories:
+    cargo deny check advisories
+
+# The whole trip in one command; `just demo --duration 30s`.
+demo *ARGUMENTS:
+    cargo run -- demo {{ARGUMENTS}}
+
+# The store against a bare append of the same bytes.
+bench:
+    cargo bench -p dumbwaiter-store
+
+# Many seeds of the simulator: `just simulate --seeds 100000 --from 7`.
+simulate *ARGUMENTS:
+    cargo run -p simulation -- {{ARGUMENTS}}
+
+# The pictures of the README, taken anew by the browser test.
+pictures:
+    cargo build --package dumbwaiter
+    python3 tests/real/board_in_chromium.py --pictures
+
+# The binary for a Raspberry Pi: `just cross aarch64`, after `cross/toolchain`.
+cross TARGET:
+    cross/build {{TARGET}}

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""A real browser reads the customers' board: changes appear without a reload, and a dead gateway is said so while the last state stays.
+
+    board_in_chromium.py                the test
+    board_in_chromium.py --pictures     also takes the pictures of the pages into docs/pictures/
+"""
+
+import argparse
+import base64
+import json
+import pathlib
+import tempfile
+import urllib.request
+
+import parts
+
+PICTURES = parts.ROOT / "docs" / "pictures"
+# A screen above a counter, and a tablet in the kitchen.
+WALL = (1280, 720)
+TABLET = (800, 480)
+
+
+class Browser:
+    """Headless Chromium by the WebDriver protocol."""
+
+    def __init__(self, folder):
+        self._port = parts.free_port()
+        self._driver = parts.Part("chromedriver", [parts.tool("chromedriver"), f"--port={self._port}"], folder)
+        self._profile = pathlib.Path(folder) / "profile"
+
+    def __enter__(self):
+        self._driver.start()
+        parts.until("chromedriver is ready", lambda: self._call("GET", "/status")["ready"])
+        # Without its sandbox, because tests run as root; it reads nothing but the gateway's own pages.
+        options = {
+            "binary": parts.tool("chromium"),
+            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={self._profile}"],
+        }
+        capabilities = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        self._session = "/session/" + self._call("POST", "/session", capabilities)["sessionId"]
+        return self
+
+    def __exit__(self, *failure):
+        try:
+            self._call("DELETE", self._session)
+        finally:
+            self._driver.__exit__(*failure)
+
+    def _call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", method=method, data=data)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def size(self, width_and_height):
+        width, height = width_and_height
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        self._call("POST", f"{self._session}/goog/cdp/execute", command)
+
+    def open(self, url):
+        self._call("POST", f"{self._session}/url", {"url": url})
+        self.run("window.openedBy = 'the test'")
+
+    def run(self, script):
+        return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})
+
+    def texts(self, selector):
+        """The texts of what matches, as a person sees them."""
+        return self.run(f"return Array.from(document.querySelectorAll({json.dumps(selector)}), e => e.textContent.trim())")
+
+    def was_reloaded(self):
+        return self.run("return window.openedBy") != "the test"
+
+    def picture(self, file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(self._call("GET", f"{self._session}/screenshot")))
+
+
+def changes_appear_without_a_reload(gateway, browser):
+    browser.open(gateway.url("/"))
+    order = gateway.order()
+    ticket = str(order["ticket"])
+    parts.until("a new order is in preparation", lambda: browser.texts("#preparing .number") == [ticket])
+    assert browser.texts("#ready .number") == []
+    gateway.set_status(order["orderId"], "READY")
+    parts.until("its ticket moves to the ready ones", lambda: browser.texts("#ready .number") == [ticket])
+    assert browser.texts("#preparing .number") == []
+    named = gateway.order(displayNumber="B17")
+    parts.until("a number of the customer's own is shown instead of the ticket", lambda: browser.texts("#preparing .number") == ["B17"])
+    gateway.set_status(named["orderId"], "DELIVERED")
+    parts.until("a collected order leaves", lambda: browser.texts("#preparing .number") == [])
+    assert not browser.was_reloaded(), "the page was loaded anew"
+
+
+def a_dead_gateway_is_said_so_and_the_board_stays(gateway, browser):
+    before = browser.texts(".number")
+    assert before, "there is something on the board"
+    gateway.kill()
+    hint = parts.until("the page says that it is not live", lambda: browser.texts("#hint")[0], limit_s=60)
+    assert browser.texts(".number") == before, "the last state stays"
+    gateway.start()
+    parts.until(f"the hint goes ({hint})", lambda: not browser.texts("#hint")[0], limit_s=60)
+    parts.until("the orders are what they were", lambda: browser.texts(".number") == before)
+    assert not browser.was_reloaded(), "the page was loaded anew"
+
+
+def nothing_is_loaded_from_elsewhere(gateway, browser):
+    for page in ("/", "/kitchen", "/operations"):
+        browser.open(gateway.url(page))
+        loaded = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
+        foreign = [name for name in loaded if not name.startswith(gateway.url("/"))]
+        assert loaded and not foreign, f"{page} loads {foreign or 'nothing'}"
+
+
+def take_pictures(gateway, browser):
+    dishes = ["Pizza Margherita", "Ramen", "Falafel wrap", "Caesar salad", "Fish and chips", "Pad Thai", "Minestrone", "Burger"]
+    orders = [gateway.order(food=dish, quantity=1 + n % 3) for n, dish in enumerate(dishes + dishes[:4])]
+    for order in orders[6:9]:
+        gateway.set_status(order["orderId"], "PREPARING")
+    browser.size(WALL)
+    browser.open(gateway.url("/"))
+    for order in orders[:4]:
+        gateway.set_status(order["orderId"], "READY")
+    # A number that has just become ready stands out for half a minute: in the picture only the last does.
+    parts.until("the ready ones stand", lambda: len(browser.texts("#ready .number")) >= 4 and not browser.texts("#ready .new"), limit_s=60)
+    gateway.set_status(orders[4]["orderId"], "READY")
+    parts.until("one more is ready", lambda: len(browser.texts("#ready .new")) == 1)
+    browser.picture(PICTURES / "board.png")
+    browser.size(TABLET)
+    for page in ("kitchen", "operations"):
+        browser.open(gateway.url(f"/{page}"))
+        parts.until(f"{page} shows something", lambda: len(browser.run("return document.body.innerText")) > 100)
+        browser.picture(PICTURES / f"{page}.png")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--pictures", action="store_true", help="take the pictures of the pages into docs/pictures/")
+    wanted = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
+        with Browser(folder) as browser, parts.Gateway() as gateway:
+            browser.size(WALL)
+            checks = [
+                changes_appear_without_a_reload,
+                a_dead_gateway_is_said_so_and_the_board_stays,
+                nothing_is_loaded_from_elsewhere,
+            ]
+            for check in checks:
+                check(gateway, browser)
+                print(f"ok {check.__name__}")
+            if wanted.pictures:
+                take_pictures(gateway, browser)
+            assert not gateway.errors(), gateway.errors()
+    print(f"{len(checks)} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()

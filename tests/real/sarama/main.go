@@ -1,0 +1,126 @@
+// Command sarama is the centre as Go services write it: it produces with Sarama's own choice of partitions, and reads everything back.
+//
+//	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key
+//	sarama read BROKERS TOPIC               prints each record that is there, as a line of JSON, partition by partition
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+const readLimit = 60 * time.Second
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "sarama:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	config := sarama.NewConfig()
+	config.Producer.Return.Successes = true
+	switch {
+	case len(args) == 3 && args[0] == "produce":
+		return produce(strings.Split(args[1], ","), args[2], config)
+	case len(args) == 3 && args[0] == "read":
+		return read(strings.Split(args[1], ","), args[2], config)
+	default:
+		return fmt.Errorf("usage: sarama produce BROKERS TOPIC | sarama read BROKERS TOPIC")
+	}
+}
+
+func produce(brokers []string, topic string, config *sarama.Config) error {
+	producer, err := sarama.NewSyncProducer(brokers, config)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	keys := bufio.NewScanner(os.Stdin)
+	for keys.Scan() {
+		message := sarama.ProducerMessage{
+			Topic: topic,
+			Key:   sarama.StringEncoder(keys.Text()),
+			Value: sarama.StringEncoder("from the centre"),
+		}
+		if _, _, err := producer.SendMessage(&message); err != nil {
+			return err
+		}
+	}
+	return keys.Err()
+}
+
+// record is what the test compares; the gateway's records carry its headers.
+type record struct {
+	Partition int32             `json:"partition"`
+	Offset    int64             `json:"offset"`
+	Key       string            `json:"key"`
+	Value     string            `json:"value"`
+	Headers   map[string]string `json:"headers"`
+}
+
+func read(brokers []string, topic string, config *sarama.Config) error {
+	client, err := sarama.NewClient(brokers, config)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		return err
+	}
+	partitions, err := consumer.Partitions(topic)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	defer out.Flush()
+	for _, partition := range partitions {
+		end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+		if err != nil {
+			return err
+		}
+		if err := readPartition(consumer, topic, partition, end, json.NewEncoder(out)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readPartition prints the records before end.
+func readPartition(consumer sarama.Consumer, topic string, partition int32, end int64, out *json.Encoder) error {
+	if end == 0 {
+		return nil
+	}
+	reader, err := consumer.ConsumePartition(topic, partition, sarama.OffsetOldest)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	limit := time.After(readLimit)
+	for {
+		select {
+		case message := <-reader.Messages():
+			headers := map[string]string{}
+			for _, header := range message.Headers {
+				headers[string(header.Key)] = string(header.Value)
+			}
+			read := record{partition, message.Offset, string(message.Key), string(message.Value), headers}
+			if err := out.Encode(read); err != nil {
+				return err
+			}
+			if message.Offset+1 >= end {
+				return nil
+			}
+		case <-limit:
+			return fmt.Errorf("partition %d: not read to offset %d within %s", partition, end, readLimit)
+		}
+	}
+}
