@@ -19,7 +19,7 @@ pub(crate) const FORGET_AFTER_MS: u64 = 5_000;
 const FORGET_RETRY_MS: u64 = 1_000;
 /// Offsets that changed nothing wait so long.
 pub(crate) const OFFSETS_AFTER_MS: u64 = 60_000;
-/// Running time and the wall clock's floor are saved so often.
+/// Running time and the last known wall time are saved so often though nothing happens.
 pub(crate) const COUNTERS_AFTER_MS: u64 = 3_600_000;
 /// Records of one commit that the core fills; the store refuses more than 1,000.
 const RECORDS_MAX: usize = 900;
@@ -271,7 +271,6 @@ impl Gateway {
         if let Some(order) = projection {
             draft_projection(draft, order);
         }
-        draft.commit.counters |= creates;
         draft.commit.events.push((seq, event));
         draft.commit.requests.push((key, stored));
     }
@@ -283,7 +282,6 @@ impl Gateway {
             if let Some(order) = self.applied(now, number, &mut ticket) {
                 draft_projection(draft, order);
             }
-            draft.commit.counters |= ticket.is_some();
             draft.commit.reserved.extend(ticket);
             draft.commit.lanes.push(order);
         }
@@ -337,9 +335,12 @@ impl Gateway {
         }
     }
 
+    /// Whatever is dated brings the time along: after a restart with an unset clock nothing may be dated earlier.
     fn draft_counters(&self, now: Now, draft: &mut Draft) {
-        if draft.commit.counters || now.mono_ms >= self.timers.counters_at {
-            draft.commit.counters = true;
+        let commit = &mut draft.commit;
+        let dated = !commit.events.is_empty() || !commit.projections.is_empty() || !commit.burials.is_empty();
+        if dated || now.mono_ms >= self.timers.counters_at {
+            commit.counters = true;
             draft.add(1, Change::Counters(self.counters(now)));
         }
     }

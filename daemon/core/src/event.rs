@@ -19,7 +19,8 @@ pub struct OrderEvent {
     pub order_id: OrderId,
     /// The customer or member of staff, as the terminal named them.
     pub user_id: Option<String>,
-    /// When it was admitted, Unix milliseconds. Never earlier than an earlier event's unless the wall clock went back.
+    /// When it was admitted, Unix milliseconds. Never earlier than an earlier event's, and never later than a later one's, unless the
+    /// wall clock went back.
     pub occurred_at_ms: i64,
     /// Whether the wall clock was known then.
     pub clock: Clock,
@@ -32,7 +33,7 @@ pub struct OrderEvent {
 pub enum Clock {
     /// The wall clock was known.
     Synced,
-    /// It was not: `occurred_at_ms` is the latest time known before.
+    /// It was not: `occurred_at_ms` is the time as last known.
     Unset,
 }
 

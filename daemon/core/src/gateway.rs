@@ -66,7 +66,7 @@ pub struct Gateway {
     pub(crate) random: Random,
     started_mono_ms: u64,
     run_base_ms: u64,
-    pub(crate) wall_floor_ms: i64,
+    pub(crate) last_wall_ms: i64,
 
     pub(crate) store: StoreState,
     reopen_backoff_ms: u64,
@@ -174,7 +174,7 @@ impl Gateway {
             random: Random::new(seed),
             started_mono_ms: now.mono_ms,
             run_base_ms: opened.counters.running_ms,
-            wall_floor_ms: opened.counters.wall_floor_ms,
+            last_wall_ms: opened.counters.last_wall_ms,
             store: StoreState::Open,
             reopen_backoff_ms: REOPEN_BACKOFF_MS.0,
             full_until: None,
@@ -227,7 +227,7 @@ impl Gateway {
     /// Takes an input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         if let Some(wall) = now.wall {
-            self.wall_floor_ms = self.wall_floor_ms.max(wall.unix_ms);
+            self.last_wall_ms = wall.unix_ms;
         }
         match input {
             Input::Submit { reply_to, submission } => self.submit(now, reply_to, submission),
@@ -347,7 +347,7 @@ impl Gateway {
     pub(crate) fn event_time(&self, now: Now) -> (i64, Clock) {
         match now.wall {
             Some(wall) => (wall.unix_ms, Clock::Synced),
-            None => (self.wall_floor_ms, Clock::Unset),
+            None => (self.last_wall_ms, Clock::Unset),
         }
     }
 
@@ -357,7 +357,7 @@ impl Gateway {
 
     pub(crate) fn counters(&self, now: Now) -> Counters {
         let (last_ticket, business_day) = self.open.ticket_position();
-        Counters { last_ticket, business_day, running_ms: self.run_ms(now), wall_floor_ms: self.wall_floor_ms }
+        Counters { last_ticket, business_day, running_ms: self.run_ms(now), last_wall_ms: self.last_wall_ms }
     }
 
     pub(crate) fn answer(&mut self, reply_to: ReplyTo, answer: Answer) {
@@ -383,7 +383,7 @@ impl Gateway {
             return self.answer(reply_to, answer);
         }
         let order_id = request.order_id.clone().unwrap_or_else(|| {
-            let wall_ms = now.wall.map_or(self.wall_floor_ms, |w| w.unix_ms);
+            let wall_ms = now.wall.map_or(self.last_wall_ms, |w| w.unix_ms);
             self.random.order_id(wall_ms)
         });
         let deadline = request.valid_for_ms.map(|ms| now.mono_ms.saturating_add(ms));

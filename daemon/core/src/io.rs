@@ -310,8 +310,8 @@ pub struct Counters {
     pub business_day: i32,
     /// Milliseconds that this store has been running for, over all starts.
     pub running_ms: u64,
-    /// The latest wall time ever known; what happens while the clock is unknown is no earlier.
-    pub wall_floor_ms: i64,
+    /// The wall time as it was last known: what happens while the clock is unknown is dated so.
+    pub last_wall_ms: i64,
 }
 
 /// An event that Kafka can never take.

@@ -68,7 +68,7 @@ pub fn dead_letter(order: &str) -> DeadLetter {
 }
 
 pub fn counters() -> Counters {
-    Counters { last_ticket: 42, business_day: 19_723, running_ms: 86_400_000, wall_floor_ms: 1_704_110_400_000 }
+    Counters { last_ticket: 42, business_day: 19_723, running_ms: 86_400_000, last_wall_ms: 1_704_110_400_000 }
 }
 
 pub fn partition(topic: &str, partition: i32) -> PartitionName {

@@ -54,11 +54,13 @@ pub enum Breakage {
     LeavesAGap,
     /// A repeat is told that it is the first.
     HidesADuplicate,
+    /// The time as last known is saved with new tickets only.
+    ForgetsTheTime,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 20] = [
+    pub const ALL: [Breakage; 21] = [
         Breakage::AnswersBeforeTheSync,
         Breakage::SkipsASync,
         Breakage::OpensWithoutASync,
@@ -79,6 +81,7 @@ impl Breakage {
         Breakage::ShowsBeforeTheSync,
         Breakage::LeavesAGap,
         Breakage::HidesADuplicate,
+        Breakage::ForgetsTheTime,
     ];
 
     /// The breakage of that name.
@@ -156,6 +159,13 @@ impl Breakage {
                 });
                 let shown = Output::Show(orders.collect());
                 vec![shown, Output::Store { commit, batch }]
+            }
+            (Breakage::ForgetsTheTime, Output::Store { commit, mut batch }) => {
+                let position = (model.image.counters.last_ticket, model.image.counters.business_day);
+                if batch.iter().any(|change| matches!(change, Change::Enqueue(..))) {
+                    batch.retain(|change| !matches!(change, Change::Counters(c) if (c.last_ticket, c.business_day) == position));
+                }
+                vec![Output::Store { commit, batch }]
             }
             (Breakage::AnswersTwice, Output::Answer { reply_to, answer }) if dice.chance(100) => {
                 vec![Output::Answer { reply_to, answer: answer.clone() }, Output::Answer { reply_to, answer }]

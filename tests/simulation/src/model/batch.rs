@@ -58,7 +58,7 @@ impl Model {
                 let position = self.life().tickets.position();
                 ensure!((counters.last_ticket, counters.business_day) == position, "{counters:?}, but tickets are at {position:?}");
                 ensure!(counters.running_ms == self.run_ms(now), "{counters:?} after {} ms", self.run_ms(now));
-                ensure!(counters.wall_floor_ms == self.life().wall_floor_ms, "{counters:?}, not {}", self.life().wall_floor_ms);
+                ensure!(counters.last_wall_ms == self.life().last_wall_ms, "{counters:?}, not {}", self.life().last_wall_ms);
                 Ok(())
             }
             Change::Offset(at, next) => {
@@ -111,7 +111,7 @@ impl Model {
     }
 
     fn event_time(&self, now: Now) -> (i64, Clock) {
-        now.wall.map_or((self.life().wall_floor_ms, Clock::Unset), |wall| (wall.unix_ms, Clock::Synced))
+        now.wall.map_or((self.life().last_wall_ms, Clock::Unset), |wall| (wall.unix_ms, Clock::Synced))
     }
 
     fn read_event(&mut self, now: Now, seq: Seq, event: &Arc<OrderEvent>, reading: &mut Reading) -> Check {

@@ -88,7 +88,7 @@ struct Life {
     epoch: Epoch,
     started_mono_ms: u64,
     run_base_ms: u64,
-    wall_floor_ms: i64,
+    last_wall_ms: i64,
     flights: BTreeMap<RequestKey, Flight>,
     /// Answers that must come at once.
     refused: BTreeMap<ReplyTo, Code>,
@@ -126,6 +126,9 @@ pub struct Model {
     /// Requests whose first, not duplicate answer went out.
     first_told: HashSet<RequestKey>,
     forgotten_orders: HashSet<OrderId>,
+    /// The latest wall time that any process saw, and whether the clock was ever set back.
+    wall_seen_ms: i64,
+    clock_went_back: bool,
     /// What Kafka has taken.
     pub kafka: KafkaFacts,
     /// How much was checked.
@@ -191,6 +194,8 @@ impl Model {
             seq_of: HashMap::new(),
             first_told: HashSet::new(),
             forgotten_orders: HashSet::new(),
+            wall_seen_ms: 0,
+            clock_went_back: false,
             kafka: KafkaFacts::default(),
             counts: Counts::default(),
         }
@@ -219,7 +224,7 @@ impl Model {
     }
 
     fn moment(&self, now: Now) -> Moment {
-        Moment { wall_ms: now.wall.map_or(self.life().wall_floor_ms, |wall| wall.unix_ms), run_ms: self.run_ms(now) }
+        Moment { wall_ms: now.wall.map_or(self.life().last_wall_ms, |wall| wall.unix_ms), run_ms: self.run_ms(now) }
     }
 
     /// Every session that may be on disk.
@@ -244,7 +249,7 @@ impl Model {
             epoch,
             started_mono_ms: now.mono_ms,
             run_base_ms: opened.counters.running_ms,
-            wall_floor_ms: opened.counters.wall_floor_ms,
+            last_wall_ms: opened.counters.last_wall_ms,
             flights: BTreeMap::new(),
             refused: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -296,6 +301,9 @@ impl Model {
         for change in batch {
             match change {
                 Change::Enqueue(seq, event) => {
+                    let earlier = self.stored.last_key_value().map_or(0, |(_, event)| event.occurred_at_ms);
+                    let in_order = self.clock_went_back || earlier <= event.occurred_at_ms;
+                    ensure!(in_order, "{seq} is dated {} ({:?}), and the event before it {earlier}", event.occurred_at_ms, event.clock);
                     let other = self.stored.insert(*seq, Arc::clone(event));
                     ensure!(other.is_none(), "seq {seq} was given twice");
                     let first = self.seq_of.insert(event.request.clone(), *seq);
@@ -325,9 +333,10 @@ impl Model {
 
     /// Called before every input: the clock is seen by it.
     pub fn sees(&mut self, now: Now) {
-        let life = self.life_mut();
         if let Some(wall) = now.wall {
-            life.wall_floor_ms = life.wall_floor_ms.max(wall.unix_ms);
+            self.clock_went_back |= wall.unix_ms < self.wall_seen_ms;
+            self.wall_seen_ms = wall.unix_ms;
+            self.life_mut().last_wall_ms = wall.unix_ms;
         }
     }
 
