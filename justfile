@@ -39,6 +39,7 @@ pictures:
     cargo build --package dumbwaiter
     python3 tests/real/board_in_chromium.py --pictures
 
-# The binary for a Raspberry Pi: `just cross aarch64`, after `cross/toolchain`.
+# The binary for a Raspberry Pi, tried under emulation: `just cross aarch64` or `armv7`, after `cross/toolchain`.
 cross TARGET:
     cross/build {{TARGET}}
+    python3 tests/real/arm_emulated.py {{TARGET}}
