@@ -26,9 +26,9 @@ advisories:
 demo *ARGUMENTS:
     cargo run -- demo {{ARGUMENTS}}
 
-# The store against a bare append of the same bytes.
-bench:
-    cargo bench -p dumbwaiter-store
+# Every figure beside its target, on a real mosquitto and a real Kafka; `just bench --only chain,drain`, `just bench --fast`.
+bench *ARGUMENTS:
+    python3 tests/real/bench.py {{ARGUMENTS}}
 
 # Many seeds of the simulator: `just simulate --seeds 100000 --from 7`.
 simulate *ARGUMENTS:

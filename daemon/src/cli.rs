@@ -74,6 +74,9 @@ pub struct CheckArgs {
     /// Also connect to Kafka and to the MQTT broker, and look for the serial ports
     #[arg(long)]
     pub online: bool,
+    /// Print what librdkafka is given, as JSON, secrets hidden
+    #[arg(long, conflicts_with = "online")]
+    pub librdkafka: bool,
 }
 
 /// `demo`.
@@ -282,6 +285,7 @@ mod tests {
             "run",
             "run --config x.toml",
             "check --config x.toml --online",
+            "check --config x.toml --librdkafka",
             "status --json",
             "orders --url http://127.0.0.1:1",
             "order order-123 --json",

@@ -128,12 +128,7 @@ impl KafkaParts {
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
         let connection = kafka::Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
-        let uplink = kafka::UplinkSettings {
-            connection: connection.clone(),
-            dialect: config.dialect,
-            window_events_max: settings.limits.window_events_max,
-            window_bytes_max: settings.limits.window_bytes_max,
-        };
+        let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits);
         let uplink = kafka::Uplink::start(uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
         let sign_of_life = match &section.status_topic {
             None => None,

@@ -2,6 +2,8 @@
 
 use super::{CheckArgs, EXIT_WRONG};
 use crate::config::{Config, Environment, HostPort, Problems};
+use crate::kafka::{self, Connection};
+use serde_json::json;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +21,10 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if args.librdkafka {
+        println!("{:#}", librdkafka(&config));
+        return ExitCode::SUCCESS;
+    }
     println!("{}: the config of {} is right", path.display(), config.gateway.id);
     if !args.online {
         return ExitCode::SUCCESS;
@@ -46,6 +52,15 @@ pub fn load(path: &Path) -> Result<Config, ExitCode> {
         eprintln!("{}: {count} {}", path.display(), if count == 1 { "problem" } else { "problems" });
         ExitCode::from(EXIT_WRONG)
     })
+}
+
+/// What librdkafka is given by each client of the daemon. Secrets are hidden.
+fn librdkafka(config: &Config) -> serde_json::Value {
+    let Some(section) = &config.kafka else { return json!({}) };
+    let connection = Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+    let consumer = kafka::downlink_librdkafka(&connection);
+    let producer = kafka::UplinkSettings::new(connection, config.dialect, &config.settings().limits).librdkafka();
+    json!({"producer": producer, "consumer": consumer})
 }
 
 /// What the config names and is not there, each with what to do.
@@ -102,7 +117,16 @@ mod tests {
         let path = folder.join("dumbwaiter.toml");
         std::fs::write(&path, config).unwrap();
         let config = Config::load(&path, &Environment::default()).unwrap();
-        (config, CheckArgs { config: ConfigArgs { config: path }, online: true })
+        (config, CheckArgs { config: ConfigArgs { config: path }, online: true, librdkafka: false })
+    }
+
+    #[test]
+    fn what_librdkafka_is_given_is_shown_for_both_clients() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, _) = check(folder.path(), "gateway.id = 'g'\nkafka.brokers = 'k1'\nkafka.compression = 'lz4'");
+        let shown = librdkafka(&config);
+        assert_eq!((&shown["producer"]["acks"], &shown["producer"]["compression.type"]), (&json!("all"), &json!("lz4")));
+        assert_eq!((&shown["consumer"]["group.id"], &shown["consumer"]["bootstrap.servers"]), (&json!("dumbwaiter-g"), &json!("k1:9092")));
     }
 
     #[tokio::test]
@@ -134,7 +158,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dumbwaiter.toml");
         std::fs::write(&path, "[gateway]\nid = 'a b'").unwrap();
-        let args = CheckArgs { config: ConfigArgs { config: path }, online: false };
+        let args = CheckArgs { config: ConfigArgs { config: path }, online: false, librdkafka: false };
         assert_eq!(run(&args).await, ExitCode::from(EXIT_WRONG));
     }
 

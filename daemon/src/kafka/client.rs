@@ -6,7 +6,7 @@ use gateway::ids::Name;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -71,6 +71,11 @@ impl Connection {
             config.set("sasl.password", sasl.password.expose());
         }
     }
+}
+
+/// The settings by name, for people and for comparisons. rdkafka hides the secrets.
+pub(super) fn shown(config: &ClientConfig) -> BTreeMap<String, String> {
+    config.config_map().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Settings of every client.
@@ -221,7 +226,9 @@ mod tests {
         for (key, value) in expected {
             assert_eq!(config.get(key), Some(value), "{key}");
         }
-        let printed = format!("{connection:?} {config:?}");
+        let shown = shown(&config);
+        assert_eq!(shown["sasl.username"], "u");
+        let printed = format!("{connection:?} {config:?} {shown:?}");
         assert!(!printed.contains("my secret"), "{printed}");
     }
 

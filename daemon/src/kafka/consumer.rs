@@ -4,7 +4,7 @@
 //! `dumbwaiter-{gateway}` is committed for lag tools only). Nothing is skipped in silence: where no offset can be used, what was decided
 //! is logged. While the event loop takes no records, none are fetched.
 
-use super::client::{Connection, Voice, drop_within_limit};
+use super::client::{Connection, Voice, drop_within_limit, shown};
 use super::errors::reason;
 use super::partitioner::partition_of;
 use crate::config::{self, DownlinkSource};
@@ -64,6 +64,11 @@ pub struct DownlinkSettings {
     pub first_read_ms: u64,
     /// Wall time in Unix milliseconds, if known.
     pub wall_ms: fn() -> Option<i64>,
+}
+
+/// What librdkafka is given for the downlink, by name. Secrets are hidden.
+pub fn librdkafka(connection: &Connection) -> BTreeMap<String, String> {
+    shown(&config(connection))
 }
 
 /// Records that were not read yet, per partition. Markers of transactions count.
@@ -431,8 +436,12 @@ fn offsets(consumer: &BaseConsumer<Voice>, at: &[PartitionName], wanted: Offset)
 }
 
 fn make(connection: &Connection) -> KafkaResult<BaseConsumer<Voice>> {
+    BaseConsumer::from_config_and_context(&config(connection), Voice::new("downlink", |_, _| ()))
+}
+
+fn config(connection: &Connection) -> ClientConfig {
     let group = format!("dumbwaiter-{}", connection.gateway);
-    let config: ClientConfig = connection.config(
+    connection.config(
         // Small queues: a slow reader otherwise takes 88 MB.
         &[
             ("queued.max.messages.kbytes", "1024"),
@@ -452,8 +461,7 @@ fn make(connection: &Connection) -> KafkaResult<BaseConsumer<Voice>> {
             ("auto.offset.reset", "error"),
             ("isolation.level", "read_committed"),
         ],
-    );
-    BaseConsumer::from_config_and_context(&config, Voice::new("downlink", |_, _| ()))
+    )
 }
 
 impl ConsumerContext for Voice {

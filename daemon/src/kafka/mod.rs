@@ -14,6 +14,6 @@ mod sign_of_life;
 mod tests;
 
 pub use client::Connection;
-pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX};
+pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
 pub use producer::{Uplink, UplinkReport, UplinkSettings};
 pub use sign_of_life::SignOfLife;

@@ -8,14 +8,16 @@
 mod handle;
 mod keeper;
 
-use super::client::Connection;
+use super::client::{Connection, shown};
 use gateway::dialect::Dialect;
 use gateway::event::OrderEvent;
 use gateway::ids::{Name, ProducerId, Seq};
 use gateway::io::{Delivery, FailureClass};
 use gateway::request::EventType;
+use gateway::settings::Limits;
 use handle::{Handle, Ticket};
 use keeper::{Command, Keeper, Line};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -204,6 +206,17 @@ impl Uplink {
 }
 
 impl UplinkSettings {
+    /// What a config decides for the uplink.
+    pub fn new(connection: Connection, dialect: Dialect, limits: &Limits) -> UplinkSettings {
+        let Limits { window_events_max, window_bytes_max, .. } = *limits;
+        UplinkSettings { connection, dialect, window_events_max, window_bytes_max }
+    }
+
+    /// What librdkafka is given, by name. Secrets are hidden.
+    pub fn librdkafka(&self) -> BTreeMap<String, String> {
+        shown(&self.config())
+    }
+
     fn config(&self) -> rdkafka::ClientConfig {
         let messages = (self.window_events_max * 2).to_string();
         let kbytes = ((self.window_bytes_max + self.window_events_max * ENVELOPE_BYTES_MAX) / 1024 + 1).to_string();
