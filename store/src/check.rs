@@ -61,8 +61,9 @@ impl CheckReport {
 }
 
 /// What one record says about others. Dead letters and held events are few; of the outbox only the last record is kept.
-#[derive(Default)]
 struct Links {
+    /// Nothing was found that belongs to a gateway.
+    unowned: bool,
     last_queued: Option<(Seq, u64)>,
     first_queued: Option<Seq>,
     dead: BTreeSet<Seq>,
@@ -76,7 +77,14 @@ struct Links {
 /// The disk itself cannot be read; a record that does not decode is a problem in the report.
 pub(crate) fn check<R: Read>(disk: &R) -> Result<CheckReport, ReadError> {
     let mut report = CheckReport::default();
-    let mut links = Links::default();
+    let mut links = Links {
+        unowned: true,
+        last_queued: None,
+        first_queued: None,
+        dead: BTreeSet::new(),
+        held: BTreeSet::new(),
+        held_by_seq: BTreeMap::new(),
+    };
     match reads::progress(disk) {
         Ok(progress) => report.progress = progress,
         Err(ReadError::Damaged { .. }) => {}
@@ -91,12 +99,15 @@ pub(crate) fn check<R: Read>(disk: &R) -> Result<CheckReport, ReadError> {
         Ok(())
     })?;
     links.compare(&mut report);
-    report.expect(report.gateway.is_some(), || "the store's identity is missing".into());
+    // A store that holds nothing else is one whose first start was cut off before it was anybody's.
+    report.expect(report.gateway.is_some() || links.unowned, || "the store's identity is missing".into());
     Ok(report)
 }
 
 fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8]) -> Result<(), ReadError> {
-    match Kind::read(key)? {
+    let kind = Kind::read(key)?;
+    links.unowned &= kind == Kind::Probe;
+    match kind {
         Kind::Identity => report.gateway = Some(Identity::decode(value)?.gateway),
         Kind::Probe => {}
         Kind::Counters => drop(value::counters(key, value)?),

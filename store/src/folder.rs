@@ -47,8 +47,7 @@ impl Folder {
     /// Another process has it, or it may not be written.
     pub fn take(path: &Path, room: Room) -> Result<Folder, OpenError> {
         let refuse = |path: &Path, e: &io::Error| OpenError::NotWritable { path: path.to_owned(), reason: e.to_string() };
-        // Orders name customers: what is made here is for this user alone.
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| refuse(path, &e))?;
+        make_durably(path).map_err(|e| refuse(path, &e))?;
         let lock_path = path.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
         let mut lock = open.map_err(|e| refuse(&lock_path, &e))?;
@@ -176,6 +175,28 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
 /// Makes a folder's entries durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Makes a folder and those above it, and sees to it that a power cut does not take its name away, and all in it with the name.
+fn make_durably(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    if path.is_dir() {
+        // Whoever made it may have been killed before the sync. A parent that may not be opened is another's, like systemd's.
+        return match sync_folder(parent) {
+            Err(e) if e.kind() != ErrorKind::PermissionDenied => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        };
+    }
+    if !parent.is_dir() {
+        make_durably(parent)?;
+    }
+    // Orders name customers: what is made here is for this user alone.
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    sync_folder(parent)
 }
 
 fn holder(lock: &mut File) -> String {

@@ -270,6 +270,21 @@ fn another_gateways_empty_store_is_not_taken_over_by_an_import() {
 }
 
 #[test]
+fn a_store_whose_first_start_was_cut_off_has_no_owner_and_no_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(SledDisk::open(options(dir.path())).unwrap());
+    let report = crate::check(dir.path()).unwrap();
+    assert_eq!((report.gateway, report.problems), (None, vec![]));
+    // With anything in it, it is a store that lost its owner.
+    use crate::disk::{Disk, Op, Space};
+    let mut disk = SledDisk::open(options(dir.path())).unwrap();
+    let (key, value) = (key::progress(), crate::layout::value::encode_seq(Seq(0)));
+    disk.commit(&[Op { key, value: Some(value) }], Space::Reserve).unwrap();
+    drop(disk);
+    assert_eq!(crate::check(dir.path()).unwrap().problems, ["the store's identity is missing"]);
+}
+
+#[test]
 fn a_newer_store_is_neither_opened_nor_checked_nor_exported() {
     use crate::disk::{Disk, Op, Read, Space};
     let dir = tempfile::tempdir().unwrap();
