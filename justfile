@@ -34,6 +34,10 @@ bench *ARGUMENTS:
 simulate *ARGUMENTS:
     cargo run -p simulation -- {{ARGUMENTS}}
 
+# Many disks that a power cut could leave: `just power-cuts --images 10000 --seed 7`. `--folder /dev/shm` is faster.
+power-cuts *ARGUMENTS:
+    cargo run -p power_cut -- {{ARGUMENTS}}
+
 # The pictures of the README, taken anew by the browser test.
 pictures:
     cargo build --package dumbwaiter
