@@ -308,7 +308,8 @@ impl Gateway {
     /// never so.
     pub fn is_settled(&self) -> bool {
         let written = self.forgotten == self.uplink.progress() && self.downlink.due_since().is_none();
-        self.store == StoreState::Open && self.commit.is_none() && self.flights.len() == 0 && written
+        let answered = self.flights.len() == 0 && self.sessions_opening.is_empty();
+        self.store == StoreState::Open && self.commit.is_none() && answered && written
     }
 
     /// How full everything is.

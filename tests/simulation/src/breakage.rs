@@ -56,11 +56,17 @@ pub enum Breakage {
     HidesADuplicate,
     /// The time as last known is saved with new tickets only.
     ForgetsTheTime,
+    /// A session is told that was never stored.
+    ForgetsASession,
+    /// A session's number is used and not stored.
+    ForgetsASessionNumber,
+    /// A first answer is told as a copy.
+    DeniesAFirst,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 21] = [
+    pub const ALL: [Breakage; 24] = [
         Breakage::AnswersBeforeTheSync,
         Breakage::SkipsASync,
         Breakage::OpensWithoutASync,
@@ -82,6 +88,9 @@ impl Breakage {
         Breakage::LeavesAGap,
         Breakage::HidesADuplicate,
         Breakage::ForgetsTheTime,
+        Breakage::ForgetsASession,
+        Breakage::ForgetsASessionNumber,
+        Breakage::DeniesAFirst,
     ];
 
     /// The breakage of that name.
@@ -166,6 +175,17 @@ impl Breakage {
                     batch.retain(|change| !matches!(change, Change::Counters(c) if (c.last_ticket, c.business_day) == position));
                 }
                 vec![Output::Store { commit, batch }]
+            }
+            (Breakage::ForgetsASession, Output::Store { commit, mut batch }) if batch.len() > 1 => {
+                batch.retain(|change| !matches!(change, Change::Session(_, _, 0)));
+                vec![Output::Store { commit, batch }]
+            }
+            (Breakage::ForgetsASessionNumber, Output::Store { commit, mut batch }) => {
+                batch.retain(|change| !matches!(change, Change::Session(_, _, 1..)));
+                vec![Output::Store { commit, batch }]
+            }
+            (Breakage::DeniesAFirst, Output::Answer { reply_to, answer: Answer::Stored(stored) }) if dice.chance(100) => {
+                vec![Output::Answer { reply_to, answer: Answer::Stored(Stored { duplicate: true, ..stored }) }]
             }
             (Breakage::AnswersTwice, Output::Answer { reply_to, answer }) if dice.chance(100) => {
                 vec![Output::Answer { reply_to, answer: answer.clone() }, Output::Answer { reply_to, answer }]

@@ -164,7 +164,7 @@ impl World {
             for partition in 0..PARTITIONS {
                 while self.gateway.as_ref().is_some_and(|gateway| gateway.takes_status()) {
                     let at = PartitionName { topic: topic.into(), partition: i32::try_from(partition).expect("small") };
-                    let offset = self.centre.positions.get(&at).copied().unwrap_or(0);
+                    let offset = self.kafka.next_offset(topic, partition, self.centre.positions.get(&at).copied());
                     let Some(record) = self.kafka.logs[topic][partition].get(usize::try_from(offset).expect("no negative offset")) else {
                         break;
                     };
@@ -196,7 +196,7 @@ impl World {
             self.kafka.logs[*topic].iter().enumerate().all(|(partition, log)| {
                 let at = PartitionName { topic: (*topic).into(), partition: i32::try_from(partition).expect("small") };
                 let end = i64::try_from(log.len()).expect("small");
-                self.centre.positions.get(&at).copied().unwrap_or(0) == end
+                self.kafka.next_offset(topic, partition, self.centre.positions.get(&at).copied()) == end
             })
         })
     }

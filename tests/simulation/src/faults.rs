@@ -70,11 +70,15 @@ pub enum Fault {
     SmallBounds,
     /// The process is told to stop, and is given a moment.
     Stop,
+    /// Nobody does anything for days or weeks, and whatever is broken stays so; the gateway runs on.
+    LongPauses,
+    /// What nobody read for so long is gone from Kafka.
+    Retention,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 31] = [
+    pub const ALL: [Fault; 33] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::CrashLoop,
@@ -106,6 +110,8 @@ impl Fault {
         Fault::RepeatedStatus,
         Fault::SmallBounds,
         Fault::Stop,
+        Fault::LongPauses,
+        Fault::Retention,
     ];
 }
 
@@ -170,7 +176,7 @@ impl Profile {
             sync_ms: dice.pick(&[(1, 5), (5, 30), (50, 400)]),
             kafka_ms: dice.pick(&[(1, 10), (20, 100), (300, 1_500)]),
             crash_every_ms: (stormy_ms / dice.between(1, 8)).max(1_000),
-            dark_ms: dice.pick(&[2_000, 2_000, 10 * MINUTE, 3 * 24 * 60 * MINUTE]),
+            dark_ms: dice.pick(&[2_000, 2_000, 10 * MINUTE, 3 * 24 * 60 * MINUTE, 40 * 24 * 60 * MINUTE]),
             kafka_batch: usize::try_from(dice.between(1, 20)).expect("small"),
             settings: Settings {
                 gateway: "store-042".parse().expect("a name"),

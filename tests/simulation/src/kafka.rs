@@ -53,6 +53,8 @@ pub struct Handle {
 pub struct Cluster {
     /// The logs, by topic and partition.
     pub logs: BTreeMap<String, Vec<Vec<LogRecord>>>,
+    /// The first offset of each partition that is still there, where some are gone.
+    starts: BTreeMap<(String, usize), i64>,
     /// The gateway's handle.
     pub handle: Option<Handle>,
 }
@@ -67,7 +69,22 @@ impl Cluster {
     /// Empty topics.
     pub fn new(topics: &[&str]) -> Cluster {
         let logs = topics.iter().map(|topic| ((*topic).to_owned(), vec![Vec::new(); PARTITIONS])).collect();
-        Cluster { logs, handle: None }
+        Cluster { logs, starts: BTreeMap::new(), handle: None }
+    }
+
+    /// All that is in the logs is gone: retention.
+    pub fn forget(&mut self) {
+        for (topic, partitions) in &self.logs {
+            for (partition, log) in partitions.iter().enumerate() {
+                self.starts.insert((topic.clone(), partition), i64::try_from(log.len()).expect("small"));
+            }
+        }
+    }
+
+    /// Where a consumer reads on that wants to at `offset`.
+    pub fn next_offset(&self, topic: &str, partition: usize, offset: Option<i64>) -> i64 {
+        let start = self.starts.get(&(topic.to_owned(), partition)).copied().unwrap_or(0);
+        offset.unwrap_or(0).max(start)
     }
 
     /// Appends a record.

@@ -55,6 +55,16 @@ pub enum Step {
     LateRepeat,
 }
 
+impl Step {
+    /// The terminal, or whoever stands there, begins it.
+    pub fn is_by_itself(&self) -> bool {
+        match self {
+            Step::New | Step::Again { .. } | Step::Restart | Step::LateRepeat => true,
+            Step::Answer(..) | Step::Session(..) | Step::NoSession(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     /// No sessions: several requests at once.
@@ -329,7 +339,9 @@ impl World {
         match answer {
             Answer::Rejected(rejected) if matches!(rejected.code, Code::Busy | Code::Full) => {
                 let tries = self.terminals[who].waiting[place].tries;
-                let after = rejected.retry_after_ms.unwrap_or(1_000) + self.dice.below(500);
+                // It tires of asking: an outage of weeks is long.
+                let tired = (PATIENCE_MS.0 << tries.saturating_sub(10).min(20)).min(PATIENCE_MS.1);
+                let after = rejected.retry_after_ms.unwrap_or(1_000).max(tired) + self.dice.below(500) + self.pause_left_ms();
                 self.at(after, Event::Terminal(who, Step::Again { number, tries }));
                 return Ok(());
             }
@@ -378,7 +390,9 @@ impl World {
     fn repeat_late(&mut self, who: usize) {
         let limit = self.asks_for_ms();
         let now_ms = self.now_ms;
-        let fresh: Vec<Order> = self.terminals[who].answered.iter().filter(|order| now_ms - order.first_ms < limit).cloned().collect();
+        // A session's numbers never expire.
+        let safe = |order: &&Order| order.mark.is_some() || now_ms - order.first_ms < limit;
+        let fresh: Vec<Order> = self.terminals[who].answered.iter().filter(safe).cloned().collect();
         if !fresh.is_empty() {
             let order = fresh[self.dice.index(fresh.len())].clone();
             self.transmit(who, &order);

@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 const STEPS_MAX: u64 = 400_000;
 /// Everything has come to rest so long after the last fault, or something is stuck.
 const REST_WITHIN_MS: u64 = 6 * 3_600_000;
+/// A timer may be late by so much while nobody does anything: weeks would be too many ticks.
+const LATE_IN_PAUSE_MS: u64 = 6 * 3_600_000;
 /// 2024-01-01T12:00:00Z.
 const EPOCH_UNIX_MS: i64 = 1_704_110_400_000;
 const DAY_MS: i64 = 86_400_000;
@@ -66,6 +68,8 @@ pub enum Event {
     Disk(Room),
     /// The clock is set.
     Clock { known: bool, offset_ms: i64 },
+    /// Nobody does anything for so long.
+    Pause { ms: u64 },
     /// All faults are over.
     Calm,
 }
@@ -107,6 +111,9 @@ pub struct World {
     pub stormy: bool,
     /// Kafka is away.
     pub outage: bool,
+    /// How long nobody did anything so far, and when the last pause ends.
+    paused_ms: u64,
+    pause_ends_ms: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     steps: u64,
@@ -175,6 +182,8 @@ impl World {
             now_ms: 0,
             stormy: true,
             outage: false,
+            paused_ms: 0,
+            pause_ends_ms: 0,
             events: BinaryHeap::new(),
             scheduled: 0,
             steps: 0,
@@ -258,7 +267,44 @@ impl World {
                 self.at(after, Event::Clock { known: true, offset_ms: jump });
             }
         }
+        if self.profile.has(Fault::LongPauses) {
+            for _ in 0..self.dice.between(1, 3) {
+                let after = self.dice.below(stormy_ms);
+                let ms = self.dice.between(1, 30 * 24) * 3_600_000;
+                self.at(after, Event::Pause { ms });
+            }
+        }
         self.at(stormy_ms, Event::Calm);
+    }
+
+    /// Nobody does anything for a while: what somebody would have done comes so much later. What is on its way arrives, and the gateway
+    /// goes on.
+    fn pause(&mut self, ms: u64) {
+        self.note(|| format!("a pause of {} hours", ms / 3_600_000));
+        self.paused_ms += ms;
+        self.pause_ends_ms = self.now_ms + ms;
+        if self.storm(Fault::Retention) {
+            self.kafka.forget();
+        }
+        let somebodys = |event: &Event| match event {
+            Event::Terminal(_, step) => step.is_by_itself(),
+            Event::Crash { .. } | Event::Stop { .. } | Event::Outage(_) | Event::Disk(_) | Event::Clock { .. } => true,
+            Event::Centre(_) | Event::Pause { .. } | Event::Calm => true,
+            Event::Tick { .. } | Event::Start | Event::Arrive(..) | Event::Store { .. } | Event::Read { .. } | Event::Input { .. } => false,
+            Event::Send { .. } | Event::Report { .. } | Event::Make { .. } | Event::LateAppend(..) | Event::Consume => false,
+        };
+        let events = std::mem::take(&mut self.events).into_iter();
+        self.events = events
+            .map(|Reverse(mut next)| {
+                next.at_ms += if somebodys(&next.event) { ms } else { 0 };
+                Reverse(next)
+            })
+            .collect();
+    }
+
+    /// What is left of a pause, as far as something may be late for it.
+    pub fn pause_left_ms(&self) -> u64 {
+        self.pause_ends_ms.saturating_sub(self.now_ms).min(LATE_IN_PAUSE_MS)
     }
 
     /// Whether a fault of this run may happen now.
@@ -309,7 +355,7 @@ impl World {
             if self.steps > STEPS_MAX {
                 return Err(Violation("it never comes to rest".into()));
             }
-            if !self.stormy && self.now_ms > self.profile.stormy_ms + REST_WITHIN_MS + self.profile.dark_ms {
+            if !self.stormy && self.now_ms > self.profile.stormy_ms + self.paused_ms + REST_WITHIN_MS + self.profile.dark_ms {
                 return Err(Violation(self.why_not_at_rest()));
             }
         }
@@ -402,6 +448,10 @@ impl World {
                 (self.clock_known, self.clock_offset_ms) = (known, offset_ms);
                 Ok(())
             }
+            Event::Pause { ms } => {
+                self.pause(ms);
+                Ok(())
+            }
             Event::Calm => {
                 self.calm();
                 Ok(())
@@ -421,7 +471,8 @@ impl World {
             Ok(opened) => opened,
             Err(e) => {
                 self.note(|| format!("the store cannot be opened: {e}"));
-                self.at(5_000, Event::Start);
+                let after = self.pause_left_ms().max(5_000);
+                self.at(after, Event::Start);
                 return Ok(());
             }
         };
@@ -582,7 +633,8 @@ impl World {
         self.model.after_step(now, gateway)?;
         let Some(wake) = gateway.wake_at() else { return Ok(()) };
         if self.tick.is_none_or(|(at, _)| wake < at) {
-            let late = if self.stormy { self.dice.below(self.profile.tick_late_ms + 1) } else { 0 };
+            let late_max = self.profile.tick_late_ms.max(self.pause_left_ms());
+            let late = if self.stormy { self.dice.below(late_max + 1) } else { 0 };
             let after = wake.saturating_sub(now.mono_ms).saturating_add(late);
             self.at(after, Event::Tick { life: self.life, number: self.scheduled });
             self.tick = Some((wake, self.scheduled - 1));

@@ -3,7 +3,7 @@
 use super::{Check, Flight, Model, Pending, Told, Violation, Work, ensure, rules};
 use crate::deed::Deed;
 use gateway::event::{Clock, OrderEvent};
-use gateway::ids::{CommitId, OrderId, RequestKey, Seq, Ticket};
+use gateway::ids::{CommitId, Name, OrderId, RequestKey, Seq, SessionId, Ticket};
 use gateway::io::{Change, Forgettable, Remembered};
 use gateway::order::{Moment, Projection, Source};
 use gateway::time::Now;
@@ -17,6 +17,8 @@ struct Reading {
     orders: BTreeMap<OrderId, Arc<Projection>>,
     /// Requests with an event and nothing else so far.
     half: BTreeSet<RequestKey>,
+    /// Numbers of sessions that requests must bring.
+    sessions: BTreeSet<(Name, SessionId, u64)>,
     /// Projections that requests must bring.
     due: BTreeMap<OrderId, Projection>,
     works: Vec<(OrderId, Work)>,
@@ -39,6 +41,7 @@ impl Model {
             self.read_change(now, change, &mut reading)?;
         }
         ensure!(reading.half.is_empty(), "not in one batch with their events: requests {:?}", reading.half);
+        ensure!(reading.sessions.is_empty(), "not in one batch with their events: session numbers {:?}", reading.sessions);
         ensure!(reading.due.is_empty(), "not in one batch with their events: orders {:?}", reading.due.keys());
         ensure!(reading.counters || !reading.new_tickets, "tickets were given, but not counted in the same batch");
         self.counts.statuses += reading.statuses;
@@ -81,8 +84,15 @@ impl Model {
                 ensure!(seq > behind, "{seq} is held behind {behind}, which came later");
                 Ok(())
             }
-            // The store keeps the highest.
-            Change::Session(..) => Ok(()),
+            // It leads the event of its request.
+            Change::Session(terminal, session, number) => {
+                let stored = self.image.sessions.get(&(terminal.clone(), *session)).copied();
+                ensure!(*number == 0 || stored.is_some(), "session {session:?} of {terminal} is used, and was never stored");
+                if *number > 0 {
+                    reading.sessions.insert((terminal.clone(), *session, *number));
+                }
+                Ok(())
+            }
             Change::Epoch(epoch) => {
                 ensure!(*epoch == self.life().epoch, "{epoch} is not our epoch");
                 Ok(())
@@ -132,6 +142,11 @@ impl Model {
         ensure!(request.order_id.as_ref().is_none_or(|id| *id == event.order_id), "{key:?} is stored for {}", event.order_id);
         ensure!((event.occurred_at_ms, event.clock) == self.event_time(now), "{key:?} is dated {}", event.occurred_at_ms);
         ensure!(request.user_id == event.user_id, "{key:?} has user {:?}", event.user_id);
+        if let Some(mark) = flight.submission.session {
+            let number = (key.terminal.clone(), mark.session, mark.number);
+            ensure!(reading.sessions.remove(&number), "{key:?} is stored without the number of its session");
+        }
+        self.last_try.insert(key.clone(), flight.reply_to);
         reading.half.insert(key.clone());
         self.finish_work(now, Work::Request(key.clone(), flight.reply_to), reading)?;
         self.expect_order(now, &flight, event, reading)

@@ -16,7 +16,7 @@ use crate::deed::Deed;
 use gateway::board::Board;
 use gateway::event::OrderEvent;
 use gateway::ids::{CommitId, Epoch, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
-use gateway::io::{Change, Notice, Opened, PartitionName, Submission};
+use gateway::io::{Change, Forgettable, Notice, Opened, PartitionName, Submission};
 use gateway::order::{Moment, Projection, Status};
 use gateway::request::{Answer, Code, Stored};
 use gateway::settings::Settings;
@@ -123,6 +123,8 @@ pub struct Model {
     /// Every event that ever was durable.
     stored: BTreeMap<Seq, Arc<OrderEvent>>,
     seq_of: HashMap<RequestKey, Seq>,
+    /// Whose request was last part of a batch: what became durable of it is that one's first answer, and everybody else's copy.
+    last_try: HashMap<RequestKey, ReplyTo>,
     /// Requests whose first, not duplicate answer went out.
     first_told: HashSet<RequestKey>,
     forgotten_orders: HashSet<OrderId>,
@@ -192,6 +194,7 @@ impl Model {
             leftover: None,
             stored: BTreeMap::new(),
             seq_of: HashMap::new(),
+            last_try: HashMap::new(),
             first_told: HashSet::new(),
             forgotten_orders: HashSet::new(),
             wall_seen_ms: 0,
@@ -311,7 +314,7 @@ impl Model {
                 }
                 Change::Expire(what) => {
                     self.counts.expired += 1;
-                    if let gateway::io::Forgettable::Order(order) = what {
+                    if let Forgettable::Order(order) = what {
                         self.forgotten_orders.insert(order.clone());
                     }
                 }
@@ -447,10 +450,17 @@ impl Model {
             seq: remembered.seq,
         };
         ensure!(*stored == first, "{key:?} was told {stored:?}, and {first:?} is on disk");
+        if let Some(mark) = flight.submission.session {
+            let number = self.image.sessions.get(&(key.terminal.clone(), mark.session));
+            ensure!(number.is_some_and(|number| mark.number <= *number), "{key:?} was told stored; its session is at {number:?}");
+        }
+        let own = self.last_try.get(key) == Some(&flight.reply_to);
         if stored.duplicate {
+            ensure!(!leads || !own, "{key:?} was stored for this very request, and is told that it is a copy");
             self.counts.duplicates += 1;
         } else {
             ensure!(leads, "{key:?}: a copy was told that it is the first");
+            ensure!(own, "{key:?} was stored before, and is told that it is the first");
             ensure!(self.first_told.insert(key.clone()), "{key:?} was told twice that it is the first");
             self.counts.stored += 1;
         }
@@ -474,8 +484,10 @@ impl Model {
             Code::Busy | Code::Invalid | Code::TooLarge | Code::Unauthorized => false,
         };
         ensure!(just, "{key:?} was rejected as {code:?} without reason; the order is {order:?}");
-        // A repeat of what is stored hears so, unless the ids were mixed up.
-        let repeat = remembered.is_some_and(|first| first.body_hash == request.body_hash);
+        // A repeat of what is stored hears so, unless the ids were mixed up or the commit in flight forgets it.
+        let mut pending = self.life().pending.iter().flat_map(|pending| pending.batch.iter());
+        let expires = |change: &Change| matches!(change, Change::Expire(Forgettable::Request(expired)) if expired == key);
+        let repeat = remembered.is_some_and(|first| first.body_hash == request.body_hash) && !pending.any(expires);
         ensure!(!repeat, "{key:?} is stored and was rejected as {code:?}");
         Ok(())
     }
