@@ -7,6 +7,7 @@ use crate::config::Config;
 use gateway::time::{Now, Wall};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use std::cell::Cell;
 use std::time::Instant;
 
 /// 2024-01-01T00:00:00Z: no clock that was ever set shows less.
@@ -29,7 +30,20 @@ pub struct Clock {
     start: Instant,
     time_zone: TimeZone,
     business_day_starts: civil::Time,
+    /// The business day that was looked up last: it is asked for several times an order, and the rules of a time zone are dear.
+    today: Cell<Day>,
 }
+
+/// A business day: its number, and all instants of it.
+#[derive(Debug, Clone, Copy)]
+struct Day {
+    number: i32,
+    begins: Timestamp,
+    ends: Timestamp,
+}
+
+/// Holds no instant.
+const NO_DAY: Day = Day { number: 0, begins: Timestamp::MAX, ends: Timestamp::MIN };
 
 impl Clock {
     /// A clock whose monotonic time begins now.
@@ -38,7 +52,7 @@ impl Clock {
     }
 
     fn of(time_zone: TimeZone, business_day_starts: civil::Time) -> Clock {
-        Clock { start: Instant::now(), time_zone, business_day_starts }
+        Clock { start: Instant::now(), time_zone, business_day_starts, today: Cell::new(NO_DAY) }
     }
 
     /// What it shows.
@@ -52,17 +66,33 @@ impl Clock {
         plausible(at).map(|unix_ms| Wall { unix_ms, business_day: self.business_day(at) })
     }
 
+    fn business_day(&self, at: Timestamp) -> i32 {
+        let today = self.today.get();
+        if today.begins <= at && at < today.ends {
+            return today.number;
+        }
+        let day = self.look_up(at);
+        self.today.set(day);
+        day.number
+    }
+
     /// The last day whose start is not after `at`. Asked by instants, not by the time on the wall, so that it never goes back when
     /// the clocks do: a start that they show twice counts the first time, one that they skip counts when it would have come.
-    fn business_day(&self, at: Timestamp) -> i32 {
-        let today = at.to_zoned(self.time_zone.clone()).date();
-        let begun = |day: &civil::Date| {
+    fn look_up(&self, at: Timestamp) -> Day {
+        let start = |day: civil::Date| {
             let start = day.to_datetime(self.business_day_starts).to_zoned(self.time_zone.clone());
-            start.is_ok_and(|start| start.timestamp() <= at)
+            start.ok().map(|start| start.timestamp())
         };
-        let candidates = [today.tomorrow().unwrap_or(today), today];
-        let day = candidates.into_iter().find(begun).unwrap_or_else(|| today.yesterday().unwrap_or(today));
-        day_number(day)
+        let shown = at.to_zoned(self.time_zone.clone()).date();
+        let candidates = [shown.tomorrow().unwrap_or(shown), shown];
+        let begun = candidates.into_iter().find(|day| start(*day).is_some_and(|start| start <= at));
+        let day = begun.unwrap_or_else(|| shown.yesterday().unwrap_or(shown));
+        let ends = day.tomorrow().ok().and_then(start);
+        match (start(day), ends) {
+            (Some(begins), Some(ends)) => Day { number: day_number(day), begins, ends },
+            // At the ends of the calendar: looked up each time.
+            _ => Day { number: day_number(day), ..NO_DAY },
+        }
     }
 }
 
@@ -132,6 +162,7 @@ mod tests {
                 let end: Timestamp = "2028-01-01T00:00:00Z".parse().unwrap();
                 while at < end {
                     let day = clock.business_day(at);
+                    assert_eq!(day, clock.look_up(at).number, "{zone} {starts:?} {at}: what was kept is not what holds");
                     assert!(day == last || day == last + 1, "{zone} {starts:?} {at}: {last} then {day}");
                     last = day;
                     at += 10.minutes();
