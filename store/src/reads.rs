@@ -7,6 +7,8 @@ use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, Seq};
 use gateway::io::{Counters, DeadLetter, Forgettable, Found, PartitionName, Wanted};
 use gateway::order::Projection;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 /// Records, and about how many bytes of them, that one step of a longer read holds in memory.
@@ -147,6 +149,27 @@ pub(crate) fn open_orders<R: Read>(disk: &R, orders_max: usize) -> Result<Vec<Pr
         match step.into_iter().next_back() {
             Some((last, _)) => rest = rest.after(last),
             None => break,
+        }
+    }
+    Ok(orders)
+}
+
+/// The open orders that were created last, at most `orders_max`, in order of their ids. Looks at all of them and keeps no more in memory.
+pub(crate) fn newest_open_orders<R: Read>(disk: &R, orders_max: usize) -> Result<Vec<Projection>, ReadError> {
+    let mut newest = BinaryHeap::new();
+    for_each(disk, key::all_open_orders(), |key, bytes| {
+        newest.push(Reverse((value::created_at_ms(key, bytes)?, key.to_vec())));
+        if newest.len() > orders_max {
+            newest.pop();
+        }
+        Ok(())
+    })?;
+    let mut keys: Vec<_> = newest.into_iter().map(|Reverse((_, key))| key).collect();
+    keys.sort();
+    let mut orders = Vec::with_capacity(keys.len());
+    for key in keys {
+        if let Some(bytes) = disk.get(&key)? {
+            orders.push(value::projection(&key, &bytes)?);
         }
     }
     Ok(orders)

@@ -11,6 +11,7 @@ use gateway::event::OrderEvent;
 use gateway::ids::{Name, OrderId, Seq};
 use gateway::io::{Change, Forgettable, Found, Opened, Wanted};
 use gateway::order::Projection;
+use gateway::settings::OPEN_ORDERS_MAX;
 use std::sync::Arc;
 
 /// The durable store. It has one owner and no thread; every call returns when its work is done.
@@ -165,7 +166,7 @@ fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
         progress,
         queued_bytes,
         counters: reads::counters(disk)?,
-        open: reads::open_orders(disk, usize::MAX)?,
+        open: reads::newest_open_orders(disk, OPEN_ORDERS_MAX)?,
         epochs: reads::starts(disk)?.into_iter().map(|start| start.epoch).collect(),
         offsets: reads::offsets(disk)?,
         dead: reads::dead(disk)?,

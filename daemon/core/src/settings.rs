@@ -23,6 +23,9 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+/// Open orders that are kept in memory, and that the store reads when it is opened: the newest.
+pub const OPEN_ORDERS_MAX: usize = 2_000;
+
 /// Every bound of the core. Full means: refuse with a reason and a time, never drop and never grow.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -60,7 +63,7 @@ impl Default for Limits {
             batch_requests_max: 120,
             batch_forget_max: 400,
             statuses_in_flight_max: 256,
-            open_orders_max: 2_000,
+            open_orders_max: OPEN_ORDERS_MAX,
             window_events_max: 5_000,
             window_bytes_max: 2 << 20,
             dead_letters_max: 10_000,

@@ -3,9 +3,9 @@
 use super::{damaged, key};
 use crate::error::ReadError;
 use gateway::event::OrderEvent;
-use gateway::ids::{Epoch, Name, Seq};
+use gateway::ids::{Epoch, Name, Seq, Ticket};
 use gateway::io::{Counters, DeadLetter, Remembered};
-use gateway::order::Projection;
+use gateway::order::{Payment, Projection, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -100,6 +100,13 @@ pub(crate) fn encode_projection(projection: &Projection) -> Vec<u8> {
 }
 pub(crate) fn projection(key: &[u8], value: &[u8]) -> Result<Projection, ReadError> {
     decode(key, body(key, value)?)
+}
+/// When an order was created, without reading the rest of it: `created_at_ms` and the fields before it, in their order.
+pub(crate) fn created_at_ms(key: &[u8], value: &[u8]) -> Result<i64, ReadError> {
+    type Text<'v> = Option<&'v str>;
+    type Before<'v> = (&'v str, Status, Payment, Option<Ticket>, [Text<'v>; 7]);
+    let (_, created_at_ms) = postcard::take_from_bytes::<(Before<'_>, i64)>(body(key, value)?).map_err(|e| damaged(key, e.to_string()))?.0;
+    Ok(created_at_ms)
 }
 pub(crate) fn encode_counters(counters: &Counters) -> Vec<u8> {
     encode(&[], counters)

@@ -4,6 +4,7 @@ use super::samples;
 use crate::layout::{Kind, QueuedHead, key, value};
 use gateway::ids::{Epoch, Name, OrderId, RequestKey, Seq, SessionId};
 use gateway::io::PartitionName;
+use gateway::order::Projection;
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = Name> {
@@ -59,6 +60,7 @@ proptest! {
     fn reading_noise_as_a_value_never_panics(noise in prop::collection::vec(any::<u8>(), 0..256)) {
         let _ = value::queued(b"Q", &noise);
         let _ = value::projection(b"W", &noise);
+        let _ = value::created_at_ms(b"W", &noise);
         let _ = value::dead_letter(b"D", &noise);
         let _ = value::remembered(b"R", &noise);
         let _ = value::counters(b"C", &noise);
@@ -100,6 +102,18 @@ proptest! {
         let bytes = value::encode_queued(QueuedHead { sum, weight }, &event);
         prop_assert_eq!(value::queued(b"Q", &bytes).unwrap(), event);
         prop_assert_eq!(QueuedHead::decode(b"Q", &bytes).unwrap(), QueuedHead { sum, weight });
+    }
+}
+
+#[test]
+fn the_creation_of_an_order_is_read_without_the_rest() {
+    let mut full = samples::projection("order-123", true);
+    let bare = Projection { ticket: None, terminal: None, lines: vec![], created_at_ms: -1, ..full.clone() };
+    let texts =
+        [&mut full.display_number, &mut full.channel, &mut full.customer_name, &mut full.due_at, &mut full.total, &mut full.shipper];
+    texts.into_iter().for_each(|text| *text = Some("text".into()));
+    for order in [full, bare] {
+        assert_eq!(value::created_at_ms(b"", &value::encode_projection(&order)).unwrap(), order.created_at_ms);
     }
 }
 

@@ -9,6 +9,7 @@ use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, RequestKey, Seq, SessionId};
 use gateway::io::{Change, DeadLetter, Forgettable, Opened, PartitionName, Remembered, Wanted};
 use gateway::order::Projection;
+use gateway::settings::OPEN_ORDERS_MAX;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,6 +115,22 @@ fn an_order_is_either_open_or_closed() {
     store.apply(&[Change::Project(Arc::new(samples::projection("order-123", true)))]).unwrap();
     assert_eq!(store.reopen().unwrap().open.len(), 1);
     assert!(!store.disk().map.contains_key(&key::closed_order(&order)));
+}
+
+#[test]
+fn of_too_many_open_orders_the_newest_are_read_when_the_store_is_opened() {
+    let mut store = open();
+    // Ids in another order than ages.
+    let age = |n: usize| i64::try_from(n * 7_919 % (OPEN_ORDERS_MAX + 300)).unwrap();
+    let order = |n: usize| Projection { created_at_ms: age(n), ..samples::projection(&format!("order-{n:05}"), true) };
+    let orders: Vec<_> = (0..OPEN_ORDERS_MAX + 300).map(|n| Change::Project(Arc::new(order(n)))).collect();
+    for batch in orders.chunks(400) {
+        store.apply(batch).unwrap();
+    }
+    let read = store.reopen().unwrap().open;
+    assert_eq!(read.len(), OPEN_ORDERS_MAX);
+    assert!(read.iter().all(|order| order.created_at_ms >= 300));
+    assert!(read.is_sorted_by_key(|order| order.order_id.clone()));
 }
 
 #[test]
