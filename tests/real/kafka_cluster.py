@@ -13,6 +13,9 @@ As a library:
         run("--brokers", kafka.lines())                     # through a proxy that can fail
         kafka.cut_line(); kafka.mend_line(); kafka.kill(1); kafka.start_node(1)
 
+    with Cluster(listeners={"TLS": "SSL"}, properties={...}) as kafka:
+        run("--brokers", kafka.brokers("TLS"))              # another listener of the nodes
+
 Needs Java 17; Maven only to fetch. Nothing but Python's standard library.
 """
 
@@ -180,10 +183,11 @@ class Proxy:
 class Node:
     """One broker and controller."""
 
-    def __init__(self, number, folder, ports):
+    def __init__(self, number, folder, ports, listeners):
         self.number = number
         self.folder = folder
-        self.direct, self.behind_line, self.controller = ports
+        self.direct, self.behind_line, self.controller, *others = ports
+        self.listeners = {"DIRECT": self.direct, **dict(zip(listeners, others))}
         self.line = Proxy(self.behind_line)
         self.process = None
         self.log_read_from = 0
@@ -194,17 +198,22 @@ class Node:
 
 
 class Cluster:
-    """A cluster of `nodes` nodes. `properties` go into each server.properties."""
+    """A cluster of `nodes` nodes. `properties` go into each server.properties; `listeners` (name: protocol) are there beside the plain ones;
+    `scram` (user: password) can log in by SCRAM-SHA-512."""
 
-    def __init__(self, nodes=1, properties=None, heap="128m", folder=None, parts=None):
+    def __init__(self, nodes=1, properties=None, listeners=None, scram=None, heap="128m", folder=None, parts=None):
         self._parts = parts or fetch()
         self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="kafka-")
         self._folder = pathlib.Path(folder or self._scratch.name)
         self._properties = properties or {}
+        self._protocols = listeners or {}
+        self._scram = scram or {}
         self._heap = heap
         self._cluster_id = kafka_uuid()
-        ports = free_ports(3 * nodes)
-        self.nodes = {n: Node(n, self._folder / f"node-{n}", ports[3 * n - 3 : 3 * n]) for n in range(1, nodes + 1)}
+        each = 3 + len(self._protocols)
+        ports = iter(free_ports(each * nodes))
+        of_node = lambda n: Node(n, self._folder / f"node-{n}", [next(ports) for _ in range(each)], self._protocols)
+        self.nodes = {n: of_node(n) for n in range(1, nodes + 1)}
 
     def __enter__(self):
         return self.start()
@@ -212,9 +221,9 @@ class Cluster:
     def __exit__(self, *_):
         self.stop()
 
-    def brokers(self):
+    def brokers(self, listener="DIRECT"):
         """The nodes, straight."""
-        return ",".join(f"127.0.0.1:{node.direct}" for node in self.nodes.values())
+        return ",".join(f"127.0.0.1:{node.listeners[listener]}" for node in self.nodes.values())
 
     def lines(self):
         """The nodes, each behind a proxy of its own."""
@@ -278,14 +287,21 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def wipe(self, number):
+        """Takes a stopped node's disk away and gives it an empty one. The cluster's id stays."""
+        node = self.nodes[number]
+        shutil.rmtree(node.folder / "data")
+        self._format(node)
+
     def _class_path(self):
         return os.pathsep.join(sorted(str(jar) for jar in self._parts.glob("*.jar")))
 
     def _server_properties(self, node):
         replicas = min(3, len(self.nodes))
         voters = ",".join(f"{n.number}@127.0.0.1:{n.controller}" for n in self.nodes.values())
-        listeners = {"DIRECT": node.direct, "LINE": node.behind_line, "CONTROLLER": node.controller}
-        advertised = {"DIRECT": node.direct, "LINE": node.line.port}
+        listeners = {**node.listeners, "LINE": node.behind_line, "CONTROLLER": node.controller}
+        advertised = {**node.listeners, "LINE": node.line.port}
+        protocols = {name: self._protocols.get(name, "PLAINTEXT") for name in listeners}
         at = lambda ports: ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
         return {
             **SMALL,
@@ -296,7 +312,7 @@ class Cluster:
             "inter.broker.listener.name": "DIRECT",
             "listeners": at(listeners),
             "advertised.listeners": at(advertised),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
             "log.dirs": node.folder / "data",
             "default.replication.factor": replicas,
             "offsets.topic.replication.factor": replicas,
@@ -308,10 +324,12 @@ class Cluster:
         }
 
     def _format(self, node):
-        node.folder.mkdir(parents=True)
+        node.folder.mkdir(parents=True, exist_ok=True)
         properties = node.folder / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._server_properties(node).items()))
-        command = self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties))
+        logins = [f"SCRAM-SHA-512=[name={user},password={password}]" for user, password in self._scram.items()]
+        scram = [word for login in logins for word in ("--add-scram", login)]
+        command = self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties), *scram)
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise RuntimeError(f"node {node.number} could not be formatted:\n{done.stdout}{done.stderr}")
@@ -340,7 +358,7 @@ class Cluster:
     def create_topic(self, name, partitions=1, replicas=None, **config):
         """Makes a topic and waits until every node knows it. `config`: cleanup_policy="compact" and the like."""
         replicas = replicas or min(3, len(self.nodes))
-        alive = [node for node in self.nodes.values() if node.process.poll() is None]
+        alive = self._alive()
         until = time.monotonic() + START_LIMIT_S
         while True:
             code = create_topic(alive[0].direct, name, partitions, replicas, config)
@@ -356,6 +374,46 @@ class Cluster:
                     raise TimeoutError(f"node {node.number} does not know topic {name}")
                 time.sleep(0.05)
 
+    def _alive(self):
+        return [node for node in self.nodes.values() if node.process.poll() is None]
+
+    def _order(self, what, api, body, at):
+        """Sends a request whose answer has its only error code `at` this place."""
+        (code,) = struct.unpack_from(">h", ask(self._alive()[0].direct, api, body), at)
+        if code != OK:
+            raise RuntimeError(f"{what}: error {code}")
+
+    def delete_topic(self, name):
+        """Deletes a topic and waits until every node has forgotten it."""
+        self._order(f"delete {name}", DELETE_TOPICS, struct.pack(">i", 1) + text(name) + struct.pack(">i", 10_000), 8 + len(text(name)))
+        until = time.monotonic() + START_LIMIT_S
+        while any(partition_count(node.direct, name) for node in self._alive()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"topic {name} is still there")
+            time.sleep(0.05)
+
+    def set_topic(self, name, **config):
+        """Changes settings of a topic: max_message_bytes=2000 and the like."""
+        entries = b"".join(text(key.replace("_", ".")) + struct.pack(">b", SET) + text(str(value)) for key, value in config.items())
+        body = struct.pack(">ib", 1, TOPIC) + text(name) + struct.pack(">i", len(config)) + entries + struct.pack(">?", False)
+        self._order(f"set {config} of {name}", INCREMENTAL_ALTER_CONFIGS, body, 8)
+
+    def allow(self, user, operation, resource, name):
+        """Gives a right: allow("gw", WRITE, TOPIC, "order-events")."""
+        entry = text(name) + struct.pack(">b", LITERAL) + text(f"User:{user}") + text("*") + struct.pack(">bb", operation, ALLOW)
+        self._order(f"allow {user} {name}", CREATE_ACLS, struct.pack(">ib", 1, resource) + entry, 8)
+
+    def limit_producer(self, client, bytes_per_s):
+        """A quota on what a client may produce, by its id; `None` lifts it."""
+        entity = struct.pack(">i", 1) + text("client-id") + text(client)
+        value = struct.pack(">d?", bytes_per_s or 0.0, bytes_per_s is None)
+        body = struct.pack(">i", 1) + entity + struct.pack(">i", 1) + text("producer_byte_rate") + value + struct.pack(">?", False)
+        self._order(f"quota of {client}", ALTER_CLIENT_QUOTAS, body, 8)
+
+    def leader(self, topic, partition=0):
+        """The number of the node that leads a partition, and those in sync with it."""
+        return metadata(self._alive()[0].direct, topic)[1][partition]
+
 
 # ---- just enough of Kafka's protocol: https://kafka.apache.org/protocol ----
 
@@ -363,6 +421,15 @@ OK = 0
 TOPIC_ALREADY_EXISTS = 36
 METADATA = (3, 4)
 CREATE_TOPICS = (19, 4)
+DELETE_TOPICS = (20, 3)
+CREATE_ACLS = (30, 1)
+INCREMENTAL_ALTER_CONFIGS = (44, 0)
+ALTER_CLIENT_QUOTAS = (49, 0)
+SET = 0
+# Kinds of resources, operations and so on, by the protocol's numbers.
+TOPIC, GROUP, TRANSACTIONAL_ID = 2, 3, 5
+READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
+LITERAL, ALLOW = 3, 3
 
 
 def text(value):
@@ -392,6 +459,12 @@ def create_topic(port, name, partitions, replicas, config):
 
 def partition_count(port, name):
     """How many partitions with a leader the node knows of a topic."""
+    error, partitions = metadata(port, name)
+    return sum(leader >= 0 for leader, _ in partitions.values()) if error == OK else 0
+
+
+def metadata(port, name):
+    """What a node knows of a topic: an error code, and by partition its leader and the nodes in sync with it."""
     answer = ask(port, METADATA, struct.pack(">i", 1) + text(name) + struct.pack(">?", False))
     reader = Reader(answer)
     reader.take("i")  # throttle time
@@ -400,14 +473,12 @@ def partition_count(port, name):
     reader.text(), reader.take("i"), reader.take("i")  # cluster, controller, topics
     error = reader.take("h")
     reader.text(), reader.take("?")  # name, internal
-    led = 0
+    partitions = {}
     for _ in range(reader.take("i")):
-        _, _, leader = reader.take("h"), reader.take("i"), reader.take("i")
-        led += leader >= 0
-        for _ in range(2):  # replicas, in-sync replicas
-            for _ in range(reader.take("i")):
-                reader.take("i")
-    return led if error == OK else 0
+        _, number, leader = reader.take("h"), reader.take("i"), reader.take("i")
+        _, in_sync = ([reader.take("i") for _ in range(reader.take("i"))] for _ in range(2))
+        partitions[number] = leader, in_sync
+    return error, partitions
 
 
 class Reader:

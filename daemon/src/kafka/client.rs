@@ -1,14 +1,13 @@
 //! What all Kafka clients of the gateway share: how the brokers are reached, and what becomes of what librdkafka says.
 
-use super::errors::reason;
+use super::errors::{Refusal, reason};
 use crate::config::Kafka;
 use gateway::ids::Name;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A dropped client that takes longer is left behind: librdkafka can hang there (rust-rdkafka #509).
@@ -45,7 +44,8 @@ impl Connection {
         for (key, value) in promises {
             config.set(*key, *value);
         }
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // Why a connection ended is said at this level only.
+        config.set_log_level(RDKafkaLogLevel::Info);
         config
     }
 
@@ -61,14 +61,14 @@ impl Connection {
             config.set("ssl.certificate.location", certificate.cert_file.to_string_lossy());
             config.set("ssl.key.location", certificate.key_file.to_string_lossy());
             if let Some(password) = &certificate.key_password {
-                config.set("ssl.key.password", password.expose());
+                config.set("ssl.key.password", password.latest().expose());
             }
         }
         if let Some(sasl) = &kafka.sasl {
             // Always named: librdkafka's default is Kerberos, which is not built in.
             config.set("sasl.mechanisms", sasl.mechanism.as_str());
             config.set("sasl.username", &sasl.username);
-            config.set("sasl.password", sasl.password.expose());
+            config.set("sasl.password", sasl.password.latest().expose());
         }
     }
 }
@@ -96,8 +96,53 @@ const SHARED: &[(&str, &str)] = &[
     ("retry.backoff.ms", "100"),
     ("retry.backoff.max.ms", "1000"),
     ("enable.metrics.push", "false"),
-    ("log.connection.close", "false"),
+    ("log.connection.close", "true"),
 ];
+
+/// How long brokers may refuse our password or certificate, or we theirs, before the client is given up …
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// … and how long nothing is tried then: librdkafka alone would try again every second, for months and from every gateway.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether the brokers refuse this gateway, or it them. A client keeps the password and the certificates with which it was made: after a
+/// lasting refusal only a new one can succeed.
+#[derive(Default)]
+pub(super) struct Refused(Mutex<Option<Since>>);
+
+struct Since {
+    at: Instant,
+    refusal: Refusal,
+    why: String,
+}
+
+impl Refused {
+    /// What a client says about its connections.
+    pub(super) fn hear(&self, code: RDKafkaErrorCode, text: &str) {
+        if let Some(refusal) = Refusal::of(code, text).filter(|refusal| refusal.lasts()) {
+            let why = || explained(code, text);
+            self.get().get_or_insert_with(|| Since { at: Instant::now(), refusal, why: why() });
+        }
+    }
+
+    /// A broker answered, or the client is gone.
+    pub(super) fn clear(&self) {
+        *self.get() = None;
+    }
+
+    /// Why, if that lasts too long for the client to be kept.
+    pub(super) fn lasting(&self) -> Option<(Refusal, String)> {
+        self.get().as_ref().filter(|since| since.at.elapsed() >= REFUSED_PATIENCE).map(|since| (since.refusal, since.why.clone()))
+    }
+
+    fn get(&self) -> MutexGuard<'_, Option<Since>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client says about its connections, and what to do about it.
+pub(super) fn explained(code: RDKafkaErrorCode, text: &str) -> String {
+    Refusal::of(code, text).map_or_else(|| text.to_owned(), |refusal| format!("{text}; {}", refusal.advice()))
+}
 
 /// What a client says goes into the log at a low rate, and what it says about its connections to `on_error`.
 pub(super) struct Voice {
@@ -147,6 +192,10 @@ impl ClientContext for Voice {
         // CONFWARN: a property of `[kafka.properties]` is given to producers and consumers alike, and each complains of the other's.
         // FAIL comes as an error as well.
         let quiet = matches!(facility, "CONFWARN" | "FAIL") || (level as i32) > RDKafkaLogLevel::Warning as i32;
+        if facility == "FAIL" {
+            // A connection that just ends comes in no other way.
+            (self.on_error)(RDKafkaErrorCode::BrokerTransportFailure, message);
+        }
         if quiet {
             tracing::debug!(client = self.client, kind = facility, "kafka: {message}");
         } else {

@@ -4,12 +4,12 @@
 //! `dumbwaiter-{gateway}` is committed for lag tools only). Nothing is skipped in silence: where no offset can be used, what was decided
 //! is logged. While the event loop takes no records, none are fetched.
 
-use super::client::{Connection, Voice, drop_within_limit, shown};
-use super::errors::reason;
+use super::client::{Connection, REFUSED_PAUSE, Refused, Voice, drop_within_limit, shown};
+use super::errors::{class, reason};
 use super::partitioner::partition_of;
 use crate::config::{self, DownlinkSource};
 use gateway::ids::Name;
-use gateway::io::{PartitionName, Record, Select};
+use gateway::io::{FailureClass, PartitionName, Record, Select};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -94,6 +94,7 @@ impl Downlink {
             stored: offsets.into_iter().collect(),
             reading: BTreeMap::new(),
             missing: BTreeSet::new(),
+            fetch_failure: None,
             records,
             stop: Arc::clone(&stop),
             lags: Arc::clone(&lags),
@@ -178,6 +179,8 @@ struct Reader {
     stored: BTreeMap<PartitionName, i64>,
     reading: BTreeMap<PartitionName, Reading>,
     missing: BTreeSet<String>,
+    /// Why records could not be fetched, since one last was.
+    fetch_failure: Option<String>,
     records: mpsc::Sender<Record>,
     stop: Arc<AtomicBool>,
     lags: Arc<Mutex<Lags>>,
@@ -189,10 +192,16 @@ struct Closed;
 impl Reader {
     fn run(mut self) {
         while !self.stopped() {
-            match make(&self.settings.connection) {
+            let refused = Arc::<Refused>::default();
+            match make(&self.settings.connection, &refused) {
                 Ok(consumer) => {
-                    self.read(&consumer);
+                    self.read(&consumer, &refused);
                     drop_within_limit("downlink", move || drop(consumer));
+                    if let Some((_, why)) = refused.lasting() {
+                        // The uplink says it louder.
+                        tracing::warn!(why, pause_s = REFUSED_PAUSE.as_secs(), "kafka refuses this gateway's consumer");
+                        self.pause(REFUSED_PAUSE);
+                    }
                 }
                 Err(error) => {
                     tracing::error!(reason = reason(&error), "kafka consumer could not be made");
@@ -213,12 +222,20 @@ impl Reader {
         }
     }
 
-    /// Reads until the end of the daemon.
-    fn read(&mut self, consumer: &BaseConsumer<Voice>) {
+    /// Reads until the end of the daemon, or until only a new consumer can go on.
+    fn read(&mut self, consumer: &BaseConsumer<Voice>, refused: &Refused) {
         let now = Instant::now();
         let (mut look_at, mut commit_at, mut measure_at) = (now, now + COMMIT, now + MEASURE);
         while !self.stopped() {
             let now = Instant::now();
+            if refused.lasting().is_some() {
+                // Another broker may well answer.
+                let topic = self.settings.topics.first().map(|topic| topic.topic.as_str());
+                match consumer.fetch_metadata(topic, ASK_LIMIT) {
+                    Ok(_) => refused.clear(),
+                    Err(_) => return self.let_go(consumer),
+                }
+            }
             if now >= look_at {
                 look_at = now + if self.look(consumer) { LOOK } else { LOOK_MISSING };
             }
@@ -242,8 +259,19 @@ impl Reader {
                     self.let_go(consumer);
                     look_at = now + LOOK_MISSING;
                 }
-                Some(Err(error)) => tracing::debug!(reason = reason(&error), "kafka consumer"),
+                Some(Err(error)) => self.note_fetch_failure(&error),
             }
+        }
+    }
+
+    /// Says once what a person has to mend; a consumer goes on by itself when that is done.
+    fn note_fetch_failure(&mut self, error: &KafkaError) {
+        let needs_person = error.rdkafka_error_code().map(class) == Some(FailureClass::Person);
+        let said = self.fetch_failure.replace(reason(error));
+        if needs_person && said != self.fetch_failure {
+            tracing::warn!(reason = self.fetch_failure, "status records cannot be fetched; it is tried again");
+        } else {
+            tracing::debug!(reason = self.fetch_failure, "kafka consumer");
         }
     }
 
@@ -351,6 +379,7 @@ impl Reader {
         let Some(reading) = self.reading.get_mut(&at) else {
             return Ok(());
         };
+        self.fetch_failure = None;
         let record = record(message, at, reading.select);
         reading.next = record.offset + 1;
         self.records.blocking_send(record).map_err(|_| Closed)
@@ -435,8 +464,9 @@ fn offsets(consumer: &BaseConsumer<Voice>, at: &[PartitionName], wanted: Offset)
     at.iter().map(offset).collect()
 }
 
-fn make(connection: &Connection) -> KafkaResult<BaseConsumer<Voice>> {
-    BaseConsumer::from_config_and_context(&config(connection), Voice::new("downlink", |_, _| ()))
+fn make(connection: &Connection, refused: &Arc<Refused>) -> KafkaResult<BaseConsumer<Voice>> {
+    let heard = Arc::clone(refused);
+    BaseConsumer::from_config_and_context(&config(connection), Voice::new("downlink", move |code, text| heard.hear(code, text)))
 }
 
 fn config(connection: &Connection) -> ClientConfig {

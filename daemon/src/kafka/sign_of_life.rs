@@ -4,7 +4,7 @@
 //! never made, a denied one) would stop the orders, for a gap is fatal to it. Nothing is ever queued: one state is on its way at most,
 //! and what was told meanwhile is replaced by what is told later.
 
-use super::client::{Connection, Voice, drop_within_limit};
+use super::client::{Connection, Refused, Voice, drop_within_limit};
 use super::errors::reason;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -89,6 +89,7 @@ impl SignOfLife {
 
 struct Context {
     voice: Voice,
+    refused: Arc<Refused>,
     reported: AtomicBool,
     failure: Mutex<Option<String>>,
 }
@@ -131,9 +132,21 @@ impl Sender {
         while let Some(state) = self.next() {
             let failure = self.send(&state).err();
             self.note(failure);
+            self.give_up_if_refused();
             drop(self.desk.wait(GAP, |told| told.stop));
         }
-        if let Some(producer) = self.producer {
+        self.drop_producer();
+    }
+
+    /// A producer keeps the password with which it was made.
+    fn give_up_if_refused(&mut self) {
+        if self.producer.as_ref().is_some_and(|producer| producer.context().refused.lasting().is_some()) {
+            self.drop_producer();
+        }
+    }
+
+    fn drop_producer(&mut self) {
+        if let Some(producer) = self.producer.take() {
             drop_within_limit("sign of life", move || drop(producer));
         }
     }
@@ -167,6 +180,9 @@ impl Sender {
             producer.poll(POLL);
         }
         let failure = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if failure.is_none() {
+            context.refused.clear();
+        }
         failure.map_or(Ok(()), Err)
     }
 
@@ -184,7 +200,10 @@ impl Sender {
 }
 
 fn make(connection: &Connection) -> Result<BaseProducer<Context>, String> {
-    let context = Context { voice: Voice::new("sign of life", |_, _| ()), reported: AtomicBool::new(false), failure: Mutex::default() };
+    let refused = Arc::<Refused>::default();
+    let heard = Arc::clone(&refused);
+    let voice = Voice::new("sign of life", move |code, text| heard.hear(code, text));
+    let context = Context { voice, refused, reported: AtomicBool::new(false), failure: Mutex::default() };
     let limit = LIMIT.as_millis().to_string();
     let promises = [("message.timeout.ms", limit.as_str()), ("queue.buffering.max.messages", "1"), ("linger.ms", "0")];
     let config = connection.config(&[("acks", "1"), ("partitioner", "murmur2_random")], &promises);

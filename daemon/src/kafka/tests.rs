@@ -12,6 +12,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -242,8 +243,12 @@ fn the_line_is_seen_to_fail_and_to_come_back_and_nothing_is_lost() {
 fn when_the_brokers_refuse_us_events_come_back_for_a_person() {
     let broker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = broker.local_addr().unwrap();
-    // It hangs up on everyone: to a TLS client a plain port looks like that, and a broker that does not believe a certificate.
-    std::thread::spawn(move || broker.incoming().for_each(drop));
+    // No broker at all: a captive portal.
+    std::thread::spawn(move || {
+        for mut client in broker.incoming().flatten() {
+            let _ = client.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal/\r\n\r\n");
+        }
+    });
     let refused = connection(&format!("[gateway]\nid = \"store-042\"\n[kafka]\nbrokers = \"{address}\"\nsecurity = \"ssl\""));
     let up = Up::connect(refused);
     for seq in [1, 2] {

@@ -1,6 +1,6 @@
 // Command sarama is the centre as Go services write it: it produces with Sarama's own choice of partitions, and reads everything back.
 //
-//	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key
+//	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key, or what stands before a tab, and the value after it
 //	sarama read BROKERS TOPIC               prints each record that is there, as a line of JSON, partition by partition
 package main
 
@@ -45,11 +45,11 @@ func produce(brokers []string, topic string, config *sarama.Config) error {
 	defer producer.Close()
 	keys := bufio.NewScanner(os.Stdin)
 	for keys.Scan() {
-		message := sarama.ProducerMessage{
-			Topic: topic,
-			Key:   sarama.StringEncoder(keys.Text()),
-			Value: sarama.StringEncoder("from the centre"),
+		key, value, found := strings.Cut(keys.Text(), "\t")
+		if !found {
+			value = "from the centre"
 		}
+		message := sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.StringEncoder(value)}
 		if _, _, err := producer.SendMessage(&message); err != nil {
 			return err
 		}

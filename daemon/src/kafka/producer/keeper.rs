@@ -2,8 +2,8 @@
 
 use super::handle::Handle;
 use super::{Current, Mailbox, Report, UplinkReport, UplinkSettings, lock};
-use crate::kafka::client::Voice;
-use crate::kafka::errors::reason;
+use crate::kafka::client::{REFUSED_PAUSE, Refused, Voice, explained};
+use crate::kafka::errors::{Refusal, reason};
 use gateway::ids::ProducerId;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer;
@@ -22,10 +22,9 @@ const PROBE_UP: Duration = Duration::from_secs(5);
 const PROBE_IDLE: Duration = Duration::from_secs(15);
 /// An answer to that is waited for this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// How long brokers may refuse our password or certificate, or we theirs, before the handle is given up …
-const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
-/// … and how long nothing is tried then: librdkafka alone would try again every second, for months and from every gateway.
-const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// A refusal that stays the same is said again after this.
+const REFUSED_SAY: Duration = Duration::from_secs(3600);
 
 /// What the keeper is told.
 pub(super) enum Command {
@@ -38,16 +37,26 @@ pub(super) enum Command {
 /// Whether the brokers can be reached.
 pub(super) struct Line {
     up: AtomicBool,
+    /// What was reported last.
+    reported: Mutex<Option<bool>>,
     /// Something was acknowledged since the keeper last looked.
     acknowledged: AtomicBool,
-    /// Since when the brokers refuse us, or we them, and why.
-    refused: Mutex<Option<(Instant, String)>>,
+    refused: Refused,
+    /// Why a connection ended last.
+    ended: Mutex<String>,
     report: Report,
 }
 
 impl Line {
     pub(super) fn new(report: Report) -> Line {
-        Line { up: AtomicBool::new(false), acknowledged: AtomicBool::new(false), refused: Mutex::default(), report }
+        Line {
+            up: AtomicBool::new(false),
+            reported: Mutex::default(),
+            acknowledged: AtomicBool::new(false),
+            refused: Refused::default(),
+            ended: Mutex::default(),
+            report,
+        }
     }
 
     /// An event was acknowledged.
@@ -63,30 +72,28 @@ impl Line {
 
     /// What a client says about its connections.
     fn hear(&self, code: RDKafkaErrorCode, text: &str) {
-        match code {
-            RDKafkaErrorCode::AllBrokersDown => self.set(false, text),
-            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => self.refused(text),
-            // A certificate that is not believed comes as a lost connection; its text is all there is to tell it by.
-            _ if text.contains("SSL") => self.refused(text),
-            _ => {}
+        self.refused.hear(code, text);
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            let why = lock(&self.ended).clone();
+            self.set(false, if why.is_empty() { text } else { &why });
+        } else {
+            *lock(&self.ended) = explained(code, text);
         }
-    }
-
-    fn refused(&self, why: &str) {
-        lock(&self.refused).get_or_insert_with(|| (Instant::now(), why.to_owned()));
     }
 
     fn set(&self, up: bool, why: &str) {
         if up {
-            *lock(&self.refused) = None;
+            self.refused.clear();
         }
-        if self.is_up() != up && self.up.swap(up, Ordering::Relaxed) != up {
-            match up {
-                true => tracing::info!(why, "kafka is reached"),
-                false => tracing::warn!(why, "kafka is out of reach"),
-            }
-            (self.report)(UplinkReport::Line { up });
+        if up && self.is_up() || lock(&self.reported).replace(up) == Some(up) {
+            return;
         }
+        self.up.store(up, Ordering::Relaxed);
+        match up {
+            true => tracing::info!(why, "kafka is reached"),
+            false => tracing::warn!(why, "kafka is out of reach"),
+        }
+        (self.report)(UplinkReport::Line { up });
     }
 }
 
@@ -103,6 +110,8 @@ pub(super) struct Keeper {
     /// One for all handles: a new one begins with what the older one said already.
     voice: Arc<Voice>,
     topic_trouble: Option<RDKafkaErrorCode>,
+    /// The refusal that was said last, and when.
+    refusal: Option<(Refusal, Instant)>,
 }
 
 impl Keeper {
@@ -115,7 +124,8 @@ impl Keeper {
     ) -> Keeper {
         let heard = Arc::clone(&line);
         let voice = Arc::new(Voice::new("uplink", move |code, text| heard.hear(code, text)));
-        Keeper { settings, inbox, current, report, line, abandoned: 0, answered: Instant::now(), voice, topic_trouble: None }
+        let answered = Instant::now();
+        Keeper { settings, inbox, current, report, line, abandoned: 0, answered, voice, topic_trouble: None, refusal: None }
     }
 
     pub(super) fn run(mut self) {
@@ -142,17 +152,26 @@ impl Keeper {
             Current::Refused { mailbox, .. } => Some(mailbox.producer),
             Current::Nothing | Current::Handle(_) => None,
         };
-        let refused = lock(&self.line.refused).clone().filter(|(since, _)| since.elapsed() >= REFUSED_PATIENCE);
-        match (again, refused) {
+        match (again, self.line.refused.lasting()) {
             (Some(producer), _) => self.try_again(producer),
-            (None, Some((_, why))) => self.refuse(why),
+            (None, Some((refusal, why))) => {
+                self.say_refused(refusal, &why);
+                self.refuse(why);
+            }
             (None, None) => self.probe(),
+        }
+    }
+
+    /// It may last for months, with a try each half minute.
+    fn say_refused(&mut self, refusal: Refusal, why: &str) {
+        if self.refusal.is_none_or(|(said, at)| said != refusal || at.elapsed() >= REFUSED_SAY) {
+            self.refusal = Some((refusal, Instant::now()));
+            tracing::error!(why, pause_s = REFUSED_PAUSE.as_secs(), "kafka refuses this gateway, or cannot prove who it is");
         }
     }
 
     /// Gives the handle up for a while; all that it holds fails.
     fn refuse(&mut self, why: String) {
-        tracing::error!(why, pause_s = REFUSED_PAUSE.as_secs(), "kafka refuses this gateway, or cannot prove who it is");
         let until = Instant::now() + REFUSED_PAUSE;
         // At no time does nobody report on what is delivered.
         let handle = {
@@ -170,7 +189,7 @@ impl Keeper {
         };
         handle.refuse(&why);
         self.retire(handle);
-        *lock(&self.line.refused) = None;
+        self.line.refused.clear();
     }
 
     /// A new handle under the name of the one that was given up: the core knows no other.
@@ -227,6 +246,7 @@ impl Keeper {
         match producer.client().fetch_metadata(Some(topic), PROBE_LIMIT) {
             Ok(metadata) => {
                 self.answered = Instant::now();
+                self.refusal = None;
                 self.line.set(true, "a broker answered");
                 let trouble = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
                 if trouble.is_some() && trouble != self.topic_trouble {
