@@ -20,11 +20,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Of every name of ours.
+const PREFIX: &str = "dumbwaiter";
 
 /// From a sync of a fast disk to the 120 s after which a store call counts as stuck.
 const SECONDS: [f64; 16] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0];
@@ -65,6 +68,11 @@ struct OfPartition {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfBound {
     bound: &'static str,
 }
@@ -75,7 +83,7 @@ pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registry: Registry,
+    registry: Mutex<Registry>,
     before_encoding: Mutex<Hooks>,
     topic: String,
     requests: Family<OfRequest, Counter>,
@@ -157,6 +165,28 @@ impl Bound {
     }
 }
 
+/// A count that is kept elsewhere, by reason. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ByReason(Family<OfReason, Counter>);
+
+impl ByReason {
+    /// It has come to so many since the start.
+    pub fn set(&self, reason: &'static str, total: u64) {
+        self.0.get_or_create(&OfReason { reason }).inner().store(total, Ordering::Relaxed);
+    }
+}
+
+/// A count that is kept elsewhere. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Total(Counter);
+
+impl Total {
+    /// It has come to so many since the start.
+    pub fn set(&self, total: u64) {
+        self.0.inner().store(total, Ordering::Relaxed);
+    }
+}
+
 /// The bounds of the core, by the names of its limits.
 #[derive(Debug)]
 struct CoreBounds {
@@ -206,7 +236,7 @@ impl Metrics {
         let bounds = Bounds::default();
         let core = CoreBounds::new(&bounds, &config.settings().limits);
         let mut inner = Inner {
-            registry: Registry::default(),
+            registry: Mutex::default(),
             before_encoding: Mutex::default(),
             topic: config.kafka.as_ref().map_or_else(String::new, |kafka| kafka.topic.to_string()),
             requests: Family::default(),
@@ -321,6 +351,31 @@ impl Metrics {
         self.0.bounds.get(name, max)
     }
 
+    /// A gauge of a part that may be absent, named without the prefix. Called once for each.
+    pub fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
+        let gauge = Gauge::default();
+        self.registry().sub_registry_with_prefix(PREFIX).register(name, help, gauge.clone());
+        gauge
+    }
+
+    /// A counter of a part that may be absent, named without the prefix and without `_total`. Called once for each.
+    pub fn total(&self, name: &'static str, help: &'static str) -> Total {
+        let counter = Counter::default();
+        self.registry().sub_registry_with_prefix(PREFIX).register(name, help, counter.clone());
+        Total(counter)
+    }
+
+    /// As [`Metrics::total`], with the label `reason`.
+    pub fn by_reason(&self, name: &'static str, help: &'static str) -> ByReason {
+        let family = Family::default();
+        self.registry().sub_registry_with_prefix(PREFIX).register(name, help, family.clone());
+        ByReason(family)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Calls `read` before each encoding, to take over figures that are kept elsewhere. It must not block.
     pub fn before_encoding(&self, read: impl Fn() + Send + 'static) {
         self.0.before_encoding.lock().unwrap_or_else(PoisonError::into_inner).0.push(Box::new(read));
@@ -336,7 +391,7 @@ impl Metrics {
         inner.terminals_online.set(clamp(online));
         inner.process.read();
         let mut text = String::new();
-        encode(&mut text, &inner.registry).expect("writing into a String cannot fail");
+        encode(&mut text, &self.registry()).expect("writing into a String cannot fail");
         text
     }
 }
@@ -344,10 +399,10 @@ impl Metrics {
 impl Inner {
     /// A counter's name is written without `_total`, which the encoder appends.
     fn register(&mut self) {
-        let root = &mut self.registry;
+        let root = self.registry.get_mut().unwrap_or_else(PoisonError::into_inner);
         root.register("process_resident_memory_bytes", "Memory that the process occupies", self.process.resident_bytes.clone());
         root.register("process_cpu_seconds", "Processor time that the process used", self.process.cpu_seconds.clone());
-        let r = root.sub_registry_with_prefix("dumbwaiter");
+        let r = root.sub_registry_with_prefix(PREFIX);
         r.register("build", "The build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         r.register("requests", "Requests answered", self.requests.clone());
         r.register("answer_seconds", "From a request to its answer", self.answer_seconds.clone());

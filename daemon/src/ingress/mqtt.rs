@@ -20,10 +20,12 @@ mod figures;
 mod house;
 mod intake;
 mod presence;
+mod refusals;
 mod statuses;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod unreadable;
 
 pub use broker::{Access, Session};
 pub use figures::Figures;
@@ -31,15 +33,17 @@ pub use topics::{Channel, Topics};
 
 use crate::config;
 use crate::handle::Handle;
-use connection::{End, Parts, Publisher};
+use connection::{End, Lost, Manner, Parts, Publisher};
 use gateway::ids::{Epoch, Name};
 use house::{House, gateway_state};
 use intake::Intake;
+use refusals::Refusals;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
+use unreadable::{Remedy, Unreadable};
 
 /// How long the broker keeps our subscriptions and the messages for us after a connection ended: enough to restart the gateway
 /// without a terminal's time-out, and too short for an order to come out of nowhere when everybody has forgotten it.
@@ -92,6 +96,7 @@ pub async fn run(settings: Settings, handle: Handle, stop: impl Future<Output = 
         submits,
         publisher: Publisher::new(answers_rx, Arc::clone(&figures)),
         house: House::new(topics.clone(), handle, Arc::clone(&figures), settings.boot),
+        refusals: Refusals::new(&topics, Arc::clone(&figures)),
         goodbye: gateway_state(&topics, settings.boot, false, false),
     };
     let serve = async {
@@ -114,33 +119,40 @@ pub async fn run(settings: Settings, handle: Handle, stop: impl Future<Output = 
 async fn connect_for_ever(settings: &Settings, mut parts: Parts, mut stop: watch::Receiver<bool>) {
     let will = gateway_state(&parts.topics, settings.boot, false, false);
     let mut backoff = Backoff::default();
-    let mut clean_start = false;
+    let mut unreadable = Unreadable::default();
     let mut said: Option<String> = None;
+    let mut quiet = false;
     while !*stop.borrow() {
+        let remedy = unreadable.remedy();
         let session = Session {
             client_id: settings.client_id.clone(),
             will: (will.topic.clone(), String::from_utf8_lossy(&will.payload).into_owned()),
             expiry_s: SESSION_EXPIRY_S,
-            clean_start,
+            clean_start: remedy != Remedy::Resume,
         };
-        let began = Instant::now();
+        let manner = Manner { nothing_retained: remedy == Remedy::NothingRetained, quiet };
         let end = match settings.access.options(session).await {
-            Ok(options) => parts.serve(options).await,
-            Err(error) => End::Lost { reason: format!("{error:#}"), served: false, poisoned: false },
+            Ok(options) => parts.serve(options, manner).await,
+            Err(error) => End::Lost(Lost { reason: format!("{error:#}"), served: None, unreadable: false, hung_up: false }),
         };
-        let (reason, served) = match end {
+        let lost = match end {
             End::Stopped => return,
-            End::Lost { reason, served, poisoned } => {
-                clean_start = poisoned;
-                (reason, served)
-            }
+            End::Lost(lost) => lost,
         };
-        if served && began.elapsed() >= GOOD_AFTER {
+        let good = lost.served.is_some_and(|lived| lived >= GOOD_AFTER);
+        if good {
             backoff = Backoff::default();
+            said = None;
         }
-        let wait = backoff.next();
-        // A broker that is away for a night is said once, not every five seconds.
-        if served || said.as_ref() != Some(&reason) {
+        unreadable.ended(lost.unreadable, good);
+        if unreadable.remedy() != remedy {
+            say_remedy(unreadable.remedy());
+        }
+        let (reason, wait) = (lost.reason, backoff.next());
+        // A broker that is away for a night, or hangs up at once, is said once, not every five seconds.
+        let news = said.as_ref() != Some(&reason);
+        quiet = lost.served.is_some() && !news;
+        if news {
             warn!(broker = %settings.access.url, %reason, retry_ms = wait.as_millis(), "no MQTT connection");
             said = Some(reason);
         } else {
@@ -149,6 +161,16 @@ async fn connect_for_ever(settings: &Settings, mut parts: Parts, mut stop: watch
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+fn say_remedy(remedy: Remedy) {
+    match remedy {
+        Remedy::Resume => {}
+        Remedy::CleanStart => warn!("the MQTT broker sends again what cannot be read: its session is given up, terminals submit again"),
+        Remedy::NothingRetained => {
+            warn!("the MQTT broker retains what cannot be read: its retained messages are passed over until it is mended");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the MQTT ingress counts and how full it is: written here, read by the metrics.
 
+use super::house::STATUSES_FOUND_MAX;
 use super::intake::{ANSWERS_QUEUED_MAX, SUBMITS_IN_FLIGHT_MAX};
 use super::statuses::STATUSES_RETAINED_MAX;
 use crate::handle::Ingress;
@@ -36,8 +37,12 @@ pub struct Figures {
     pub statuses_cleared: AtomicU64,
     /// Retained statuses at connect beyond [`super::house::STATUSES_FOUND_MAX`]: looked at after the next connect.
     pub statuses_unread: AtomicU64,
-    /// Publishes that the broker refused, mostly by its access list.
+    /// Publishes that the broker refused, by its word or by hanging up: mostly for its access list.
     pub publishes_refused: AtomicU64,
+    /// Gauge: the broker refused some, and no connection went well since.
+    pub refusing: AtomicBool,
+    /// Packets of the broker that could not be read.
+    pub unreadable: AtomicU64,
     /// Messages that were not published because the broker takes only smaller ones.
     pub publishes_too_large: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
@@ -55,6 +60,13 @@ impl Figures {
         let in_flight = metrics.bound("mqtt_requests_in_flight", SUBMITS_IN_FLIGHT_MAX as u64);
         let answers = metrics.bound("mqtt_answers_queued", ANSWERS_QUEUED_MAX as u64);
         let statuses = metrics.bound("mqtt_statuses_retained", STATUSES_RETAINED_MAX as u64);
+        let found = metrics.bound("mqtt_statuses_found", STATUSES_FOUND_MAX as u64);
+        let up = metrics.gauge("mqtt_up", "1 while a connection to the MQTT broker serves");
+        let refusing = metrics.gauge("mqtt_refusing", "1 since the MQTT broker refused a publish, until a connection goes well");
+        let connections = metrics.total("mqtt_connections", "Connections to the MQTT broker that came to serve");
+        let unpublished = metrics.by_reason("mqtt_publishes_dropped", "Messages that did not get to the MQTT broker");
+        let unheard = metrics.by_reason("mqtt_messages_dropped", "Messages of the MQTT broker that nothing could be done with");
+        let cleared = metrics.total("mqtt_statuses_cleared", "Retained statuses that the gateway did not know and cleared");
         let said = Code::ALL.map(|_| Cell::new(0));
         let counted = metrics.clone();
         metrics.before_encoding(move || {
@@ -66,6 +78,15 @@ impl Figures {
             answers.set_refused(total(&figures.answers_dropped));
             statuses.set(used(&figures.statuses_retained));
             statuses.set_refused(total(&figures.statuses_crowded_out));
+            found.set_refused(total(&figures.statuses_unread));
+            up.set(figures.connected.load(Ordering::Relaxed).into());
+            refusing.set(figures.refusing.load(Ordering::Relaxed).into());
+            connections.set(total(&figures.connections));
+            unpublished.set("refused", total(&figures.publishes_refused));
+            unpublished.set("too_large", total(&figures.publishes_too_large));
+            unheard.set("unreadable", total(&figures.unreadable));
+            unheard.set("no_terminal", total(&figures.ignored));
+            cleared.set(total(&figures.statuses_cleared));
             for ((code, now), said) in figures.refused().zip(&said) {
                 let news = now - said.replace(now);
                 if news > 0 {
@@ -76,6 +97,17 @@ impl Figures {
                 }
             }
         });
+    }
+
+    /// For people: how the line to the broker is.
+    pub fn word(&self) -> &'static str {
+        if self.refusing.load(Ordering::Relaxed) {
+            "refusing"
+        } else if self.connected.load(Ordering::Relaxed) {
+            "up"
+        } else {
+            "down"
+        }
     }
 
     pub(super) fn count_refused(&self, code: Code) {

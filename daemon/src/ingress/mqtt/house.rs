@@ -57,8 +57,8 @@ pub struct Ends {
     pub client: AsyncClient,
     /// To the publisher.
     pub out: mpsc::Sender<Message>,
-    /// Topics of statuses that the broker retains.
-    pub found: mpsc::Receiver<String>,
+    /// Topics of statuses that the broker retains; `None` if it shall not be asked for them.
+    pub found: Option<mpsc::Receiver<String>>,
     /// The largest packet that the broker takes.
     pub packet_bytes_max: usize,
 }
@@ -93,8 +93,11 @@ impl House {
         let mut resync_due = Some(Instant::now());
         let mut resync_next = Instant::now();
         let mut settle_due = None;
-        ends.client.subscribe(self.topics.all_statuses(), QoS::AtLeastOnce).await.map_err(|_| Gone)?;
-        let mut look_until = Some(Instant::now() + LOOK_QUIET);
+        let mut look_until = None;
+        if ends.found.is_some() {
+            ends.client.subscribe(self.topics.all_statuses(), QoS::AtLeastOnce).await.map_err(|_| Gone)?;
+            look_until = Some(Instant::now() + LOOK_QUIET);
+        }
         let mut unclear: VecDeque<Shown> = VecDeque::new();
         let mut pace = Pace::new(Instant::now());
         loop {
@@ -122,7 +125,7 @@ impl House {
                     board_due = Instant::now() + BOARD_EVERY;
                     send(ends, self.board(&shown, ends.packet_bytes_max)).await?;
                 }
-                Some(topic) = ends.found.recv(), if unclear.len() < STATUSES_FOUND_MAX => {
+                Some(topic) = next(&mut ends.found), if unclear.len() < STATUSES_FOUND_MAX => {
                     look_until = look_until.map(|_| Instant::now() + LOOK_QUIET);
                     match self.topics.read(topic.as_bytes()) {
                         Channel::Status(Some(shown)) if self.retained.holds(&shown) => {}
@@ -253,6 +256,10 @@ fn is_open(order: &Projection) -> bool {
 
 async fn send(ends: &Ends, message: Message) -> Result<(), Gone> {
     ends.out.send(message).await.map_err(|_| Gone)
+}
+
+async fn next(found: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
+    found.as_mut()?.recv().await
 }
 
 async fn due(at: Option<Instant>) {

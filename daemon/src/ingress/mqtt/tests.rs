@@ -1,5 +1,6 @@
 //! The ingress against brokers, with a stand-in for the event loop.
 
+mod by_hand;
 #[cfg(feature = "demo")]
 mod embedded;
 mod mosquitto;

@@ -43,6 +43,11 @@ impl Topics {
         Topics { prefix: format!("ord/v1/{gateway}") }
     }
 
+    /// All of them.
+    pub fn all(&self) -> String {
+        format!("{}/#", self.prefix)
+    }
+
     /// Every terminal's submissions.
     pub fn submits(&self) -> String {
         format!("{}/t/+/submit", self.prefix)

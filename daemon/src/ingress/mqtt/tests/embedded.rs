@@ -114,6 +114,10 @@ async fn broken_input_is_answered_where_it_can_be_and_stops_nothing() {
     assert!(first.contains(r#"code="invalid"} 7"#));
     let refused = r#"dumbwaiter_requests_total{ingress="mqtt",result="rejected",code="invalid"} 7"#;
     assert!(text.contains(refused) && text.contains(r#"dumbwaiter_bound_max{bound="mqtt_requests_in_flight"} 512"#), "{text}");
+    for line in [r#"dumbwaiter_mqtt_messages_dropped_total{reason="no_terminal"} 4"#, "dumbwaiter_mqtt_up 1", "dumbwaiter_mqtt_refusing 0"]
+    {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
     let refused: HashMap<Code, u64> = ingress.figures.refused().collect();
     assert_eq!((refused[&Code::Invalid], refused[&Code::TooLarge], rig.submissions()), (7, 1, 1));
     ingress.stop().await;
