@@ -55,6 +55,8 @@ impl Figures {
         let open = metrics.bound("serial_ports_open", SERIAL_PORTS_MAX as u64);
         let in_flight = metrics.bound("serial_requests_in_flight", most.sum());
         let changes = metrics.bound("serial_changes_gathered", CHANGES_GATHERED_MAX as u64);
+        let dropped = metrics.by_reason("serial_dropped", "Frames, lines and messages of serial terminals that were dropped");
+        let reopened = metrics.total("serial_ports_reopened", "Serial ports that were opened anew because nothing was taken from them");
         let said = Code::ALL.map(|_| Cell::new(0));
         let counted = metrics.clone();
         metrics.before_encoding(move || {
@@ -64,6 +66,13 @@ impl Figures {
             in_flight.set(used(&figures.submits_in_flight) as u64);
             changes.set(used(&figures.changes_gathered) as u64);
             changes.set_refused(figures.changes_dropped.load(Ordering::Relaxed));
+            let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            dropped.set("garbled", total(&figures.garbled));
+            dropped.set("oversized", total(&figures.oversized));
+            dropped.set("unknown", total(&figures.unknown));
+            dropped.set("out_of_place", total(&figures.out_of_place));
+            dropped.set("abandoned", total(&figures.abandoned));
+            reopened.set(total(&figures.stuck));
             for ((code, now), said) in figures.refused().zip(&said) {
                 counted.refused(Ingress::Serial, code, now - said.replace(now));
                 if code == Code::Busy {
@@ -108,5 +117,37 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    #[test]
+    fn what_was_dropped_is_among_the_metrics_by_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dumbwaiter.toml");
+        std::fs::write(&file, "gateway.id = 'store-042'").unwrap();
+        let metrics = Metrics::new(&Config::load(&file, &Environment::default()).unwrap());
+        let figures = Arc::new(Figures::default());
+        figures.report_to(&metrics, &[]);
+        let mut before = Counters::default();
+        figures.count_link(&mut before, Counters { garbled: 1, oversized: 2, unknown: 3, out_of_place: 4, ..Counters::default() });
+        count(&figures.abandoned);
+        count(&figures.stuck);
+        metrics.encode();
+        let text = metrics.encode();
+        for line in [
+            r#"dumbwaiter_serial_dropped_total{reason="garbled"} 1"#,
+            r#"dumbwaiter_serial_dropped_total{reason="oversized"} 2"#,
+            r#"dumbwaiter_serial_dropped_total{reason="unknown"} 3"#,
+            r#"dumbwaiter_serial_dropped_total{reason="out_of_place"} 4"#,
+            r#"dumbwaiter_serial_dropped_total{reason="abandoned"} 1"#,
+            "dumbwaiter_serial_ports_reopened_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
     }
 }
