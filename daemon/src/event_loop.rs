@@ -316,7 +316,13 @@ impl EventLoop {
                 Input::Stored { commit }
             }
             Err(error) => {
-                tracing::error!(error = chain(&error), "a commit failed");
+                match &error {
+                    ApplyError::Refused(why) => tracing::error!(
+                        why,
+                        "the store refuses what the gateway would write: nothing was written; report it with this line"
+                    ),
+                    ApplyError::Commit(_) => tracing::error!(error = chain(&error), "a commit failed"),
+                }
                 Input::StoreFailed { commit, failure: error.failure() }
             }
         };
