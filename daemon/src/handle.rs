@@ -71,6 +71,11 @@ impl Handle {
         decision.unwrap_or_else(|| Answer::rejected(Some(id), Code::Busy, "the gateway is stopping", Some(2_000)))
     }
 
+    /// The event loop has ended: nothing is taken any more.
+    pub fn is_ended(&self) -> bool {
+        self.calls.is_closed()
+    }
+
     /// As [`Handle::submit`], for who must tell *not stored* from *not known*: `None` if the gateway ended before it decided.
     pub async fn decision(&self, ingress: Ingress, submission: Submission) -> Option<Answer> {
         let id = submission.request.id.clone();

@@ -209,7 +209,8 @@ impl Tasks {
             let metrics = metrics.clone();
             Arc::new(move || metrics.encode())
         };
-        let settings = ingress::http::Settings::new(&config.http);
+        let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
+        let settings = ingress::http::Settings::new(&config.http, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
         settings.usage.show(metrics, &settings.limits);
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {
@@ -217,8 +218,7 @@ impl Tasks {
                 tracing::error!(error = format!("{error:#}"), "http ended");
             }
         });
-        if let Some(mqtt) = &config.mqtt {
-            let settings = ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)?;
+        if let Some(settings) = mqtt {
             settings.figures.report_to(metrics);
             self.spawn("mqtt", ingress::mqtt::run(settings, handle.clone(), stop.clone().cancelled_owned()));
         }

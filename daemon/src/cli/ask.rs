@@ -120,6 +120,9 @@ fn status_text(health: &Value) -> String {
         _ => String::new(),
     };
     let _ = writeln!(text, "Kafka   {}\nqueued  {}{oldest}", word("kafka"), word("queued"));
+    if let Some(mqtt) = health.get("mqtt").and_then(Value::as_str) {
+        let _ = writeln!(text, "MQTT    {}", plain(mqtt));
+    }
     text
 }
 
@@ -288,6 +291,10 @@ mod tests {
     #[test]
     fn the_state_is_shown_in_words() {
         let health = json!({"status": "healthy", "service": "dumbwaiter", "version": "0.1.0", "kafka": "down", "queued": 12, "oldestQueuedMs": 7_500_000});
-        assert_eq!(status_text(&health), "dumbwaiter 0.1.0: healthy\nKafka   down\nqueued  12, the oldest for 2 h\n");
+        let text = "dumbwaiter 0.1.0: healthy\nKafka   down\nqueued  12, the oldest for 2 h\n";
+        assert_eq!(status_text(&health), text);
+        let mut with_mqtt = health;
+        with_mqtt["mqtt"] = "refusing".into();
+        assert_eq!(status_text(&with_mqtt), format!("{text}MQTT    refusing\n"));
     }
 }

@@ -28,6 +28,7 @@ pub use usage::{Bounded, Usage};
 use crate::config::{self, HttpAllow};
 use crate::display::{BoardText, Streams};
 use crate::handle::Handle;
+use crate::ingress::mqtt;
 use anyhow::Context;
 use rate::Rates;
 use std::sync::{Arc, Mutex};
@@ -115,6 +116,8 @@ pub struct Settings {
     pub allow: Vec<HttpAllow>,
     /// Names by which clients may call this server, beside `localhost` and the address that they reached.
     pub hosts: Vec<String>,
+    /// How the line to the MQTT broker is; `None` without one.
+    pub mqtt: Option<Arc<mqtt::Figures>>,
     /// The bounds.
     pub limits: Limits,
     /// Where the server counts.
@@ -123,8 +126,8 @@ pub struct Settings {
 
 impl Settings {
     /// What `[http]` says, with the usual bounds.
-    pub fn new(section: &config::Http) -> Settings {
-        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), ..Settings::default() }
+    pub fn new(section: &config::Http, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
+        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, ..Settings::default() }
     }
 }
 

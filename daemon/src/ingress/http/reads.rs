@@ -126,10 +126,13 @@ async fn within<T>(app: &App, read: impl Future<Output = Result<T, StoreAway>>) 
 pub async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let state = app.handle.state().borrow().clone();
-    let body = json!({
+    let mut body = json!({
         "status": health_word(&state), "service": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
         "kafka": kafka_word(&state), "queued": state.gauges.queued, "oldestQueuedMs": oldest_queued_ms(&state),
     });
+    if let Some(mqtt) = &app.settings.mqtt {
+        body["mqtt"] = mqtt.word().into();
+    }
     Ok(json(StatusCode::OK, &body))
 }
 

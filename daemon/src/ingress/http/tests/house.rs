@@ -79,6 +79,17 @@ impl Loop {
         self.board.as_ref().expect("the board has not ended").send_replace(Arc::new(board));
     }
 
+    /// As an event loop that has ended: nothing is taken any more.
+    pub async fn end(&self) {
+        self.task.abort();
+        soon("the event loop ends", async {
+            while !self.handle.is_ended() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// What a stopping event loop does to those who listen.
     pub fn end_board(&mut self) {
         self.board = None;
@@ -154,10 +165,14 @@ pub struct House {
 
 impl House {
     pub async fn open(limits: Limits) -> House {
+        House::open_with(Settings { limits, ..Settings::default() }).await
+    }
+
+    pub async fn open_with(settings: Settings) -> House {
         let inside = Loop::start();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let settings = Settings { limits, hosts: vec!["board.local".into()], ..Settings::default() };
+        let settings = Settings { hosts: vec!["board.local".into()], ..settings };
         let usage = settings.usage.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let metrics = Arc::new(|| "dumbwaiter_outbox_events 3\n# EOF\n".to_owned());

@@ -1,6 +1,6 @@
 //! Who may see what, and how the server says how the gateway is.
 
-use super::house::{House, Loop, Reply, soon};
+use super::house::{House, Loop, Reply, pizza, soon};
 use crate::config::HttpAllow;
 use crate::display::{BoardText, Streams};
 use crate::handle::State;
@@ -8,6 +8,7 @@ use crate::ingress::http::connection::Peer;
 use crate::ingress::http::rate::Rates;
 use crate::ingress::http::routes::{Access, router, routes};
 use crate::ingress::http::{App, Limits, Settings};
+use crate::ingress::mqtt;
 use axum::body::Body;
 use axum::http::Request;
 use axum::{Extension, Router};
@@ -16,6 +17,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -93,6 +95,27 @@ async fn health_and_readiness_do_not_depend_on_kafka() {
     let ready = house.get("/ready").await;
     assert_eq!((ready.status.as_u16(), ready.header("retry-after")), (503, Some("1")));
     house.close().await;
+}
+
+#[tokio::test]
+async fn health_says_how_the_line_to_the_broker_is() {
+    let mqtt = Arc::new(mqtt::Figures::default());
+    let house = House::open_with(Settings { mqtt: Some(mqtt.clone()), ..Settings::default() }).await;
+    assert_eq!(house.get("/health").await.json()["mqtt"], "down");
+    mqtt.connected.store(true, Relaxed);
+    assert_eq!(house.get("/health").await.json()["mqtt"], "up");
+    mqtt.refusing.store(true, Relaxed);
+    assert_eq!(house.get("/health").await.json()["mqtt"], "refusing");
+    let without = House::open(Limits::default()).await;
+    assert_eq!(without.get("/health").await.json().get("mqtt"), None);
+}
+
+#[tokio::test]
+async fn a_request_that_meets_the_end_is_told_to_come_back_not_to_slow_down() {
+    let house = House::open(Limits::default()).await;
+    house.inside.end().await;
+    let reply = house.post("/api/v1/orders", "r-1", &pizza()).await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after"), &reply.json()["code"]), (503, Some("2"), &json!("busy")));
 }
 
 #[tokio::test]
