@@ -38,6 +38,10 @@ simulate *ARGUMENTS:
 power-cuts *ARGUMENTS:
     cargo run -p power_cut -- {{ARGUMENTS}}
 
+# The same with the running daemon: `just power-cuts-daemon 2000 7`.
+power-cuts-daemon IMAGES SEED="1":
+    POWER_CUT_IMAGES={{IMAGES}} POWER_CUT_SEED={{SEED}} cargo test -p dumbwaiter --test power_cuts
+
 # The pictures of the README, taken anew by the browser test.
 pictures:
     cargo build --package dumbwaiter
