@@ -81,6 +81,8 @@ pub struct EventLoop {
     told: String,
     /// The store's threads are gone: only a new process has new ones.
     store_lost: bool,
+    /// What is on disk will never open again: the next start moves it aside and rescues it.
+    store_damaged: bool,
 }
 
 /// What names this start.
@@ -126,6 +128,7 @@ impl EventLoop {
             retries: 0,
             told: String::new(),
             store_lost: false,
+            store_damaged: false,
         };
         (event_loop, handle)
     }
@@ -167,6 +170,9 @@ impl EventLoop {
             self.carry_out();
             if self.store_lost {
                 bail!("the store's threads are gone");
+            }
+            if self.store_damaged {
+                bail!("the store is damaged; the next start moves it aside and rescues what can be read");
             }
             if give_up_at.is_some_and(|at| self.drained() || at <= tokio::time::Instant::now()) {
                 break;
@@ -278,6 +284,7 @@ impl EventLoop {
             StoreReport::Reopened(Ok(opened)) => self.gateway.handle(now, Input::Reopened(opened)),
             StoreReport::Reopened(Err(error)) => {
                 tracing::error!(error = chain(&error), "the store could not be opened again; trying on");
+                self.store_damaged |= error.is_damage();
                 self.gateway.handle(now, Input::ReopenFailed);
             }
             StoreReport::Loaded(loads) => {

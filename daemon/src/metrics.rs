@@ -96,6 +96,7 @@ struct Inner {
     outbox_bytes: Gauge,
     outbox_oldest_seconds: Gauge<f64, AtomicU64>,
     dead_letters: Gauge,
+    damaged_stores: Gauge,
     store_sync_seconds: Histogram,
     kafka_up: Gauge,
     consumer_lag: Family<OfPartition, Gauge>,
@@ -249,6 +250,7 @@ impl Metrics {
             outbox_bytes: Gauge::default(),
             outbox_oldest_seconds: Gauge::default(),
             dead_letters: Gauge::default(),
+            damaged_stores: Gauge::default(),
             store_sync_seconds: seconds(),
             kafka_up: Gauge::default(),
             consumer_lag: Family::default(),
@@ -324,6 +326,11 @@ impl Metrics {
         core.open_orders.set(gauges.open_orders as u64);
         core.open_orders.set_refused(gauges.open_orders_crowded_out);
         core.dead_letters.set(gauges.dead_letters as u64);
+    }
+
+    /// So many damaged stores are kept in the data folder.
+    pub fn damaged_stores(&self, count: usize) {
+        self.0.damaged_stores.set(clamp(count as u64));
     }
 
     /// Whether the uplink has a broker connection.
@@ -414,6 +421,7 @@ impl Inner {
         r.register("outbox_bytes", "Their bytes", self.outbox_bytes.clone());
         r.register("outbox_oldest_seconds", "Age of the oldest of them", self.outbox_oldest_seconds.clone());
         r.register("dead_letters", "Events that Kafka can never take and that wait for a person", self.dead_letters.clone());
+        r.register("damaged_stores", "Damaged stores that were moved aside and are kept", self.damaged_stores.clone());
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());

@@ -14,7 +14,7 @@ use gateway::settings::Settings;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Room, SledDisk, SledOptions, Store, StoreThread};
+use store::{Aside, Room, SledDisk, SledOptions, Store, StoreThread};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -36,12 +36,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("[http] listen: cannot listen on {}; is another daemon running?", config.http.listen))?;
-    let (store, opened) = open_store(&config).await?;
+    let (store, opened, damaged) = open_store(&config).await?;
     let epoch = Epoch(u64::from_le_bytes(random()?));
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (status_sender, statuses) = mpsc::channel(kafka::RECORDS_MAX);
     let clock = Clock::new(&config);
     let metrics = Metrics::new(&config);
+    metrics.damaged_stores(damaged.len());
     let settings = config.settings();
     let store_reports = report_sender.clone();
     let store = StoreThread::start(store, move |report| drop(store_reports.send(Report::Store(report))))
@@ -59,7 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
-    tasks.spawn_ingress(&config, listener, &handle, &metrics, epoch, &stop_ingress)?;
+    tasks.spawn_ingress(&config, (listener, damaged), &handle, &metrics, epoch, &stop_ingress)?;
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
     tell_systemd(&[NotifyState::Ready]);
@@ -96,13 +97,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<(Store<SledDisk>, Opened)> {
+/// Opens the store, a rescued one if it was damaged, and gives the damaged ones that are kept.
+async fn open_store(config: &Config) -> anyhow::Result<(Store<SledDisk>, Opened, Vec<Aside>)> {
     let section = config.store.clone();
     let gateway = config.gateway.id.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let room = Room { floor_bytes: section.min_free_bytes, ..Room::default() };
-        let disk = SledDisk::open(SledOptions { room, ..SledOptions::new(section.data_dir) })?;
-        Store::open(disk, gateway)
+        let (store, opened) = store::open_or_rescue(SledOptions { room, ..SledOptions::new(&section.data_dir) }, gateway)?;
+        let damaged = store::aside(&section.data_dir)?;
+        for Aside { path, account } in &damaged {
+            tracing::warn!(path = %path.display(), account, "a damaged store was moved aside and is kept; remove it once you have looked");
+        }
+        anyhow::Ok((store, opened, damaged))
     });
     opened
         .await
@@ -199,7 +205,7 @@ impl Tasks {
     fn spawn_ingress(
         &mut self,
         config: &Config,
-        listener: tokio::net::TcpListener,
+        (listener, damaged): (tokio::net::TcpListener, Vec<Aside>),
         handle: &Handle,
         metrics: &Metrics,
         epoch: Epoch,
@@ -211,6 +217,7 @@ impl Tasks {
         };
         let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
         let settings = ingress::http::Settings::new(&config.http, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
+        let settings = ingress::http::Settings { damaged, ..settings };
         settings.usage.show(metrics, &settings.limits);
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {

@@ -61,11 +61,13 @@ impl CheckReport {
 }
 
 /// What one record says about others. Dead letters and held events are few; of the outbox only the last record is kept.
+#[derive(Default)]
 struct Links {
     /// Nothing was found that belongs to a gateway.
     unowned: bool,
     last_queued: Option<(Seq, u64)>,
     first_queued: Option<Seq>,
+    lost: Vec<(Seq, Seq)>,
     dead: BTreeSet<Seq>,
     held: BTreeSet<(Seq, Seq)>,
     held_by_seq: BTreeMap<Seq, Seq>,
@@ -77,14 +79,7 @@ struct Links {
 /// The disk itself cannot be read; a record that does not decode is a problem in the report.
 pub(crate) fn check<R: Read>(disk: &R) -> Result<CheckReport, ReadError> {
     let mut report = CheckReport::default();
-    let mut links = Links {
-        unowned: true,
-        last_queued: None,
-        first_queued: None,
-        dead: BTreeSet::new(),
-        held: BTreeSet::new(),
-        held_by_seq: BTreeMap::new(),
-    };
+    let mut links = Links { unowned: true, lost: reads::lost(disk).unwrap_or_default(), ..Links::default() };
     match reads::progress(disk) {
         Ok(progress) => report.progress = progress,
         Err(ReadError::Damaged { .. }) => {}
@@ -104,6 +99,19 @@ pub(crate) fn check<R: Read>(disk: &R) -> Result<CheckReport, ReadError> {
     Ok(report)
 }
 
+/// Whether a record is what this program writes, by itself.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn readable(key: &[u8], value: &[u8]) -> Result<(), ReadError> {
+    let mut report = CheckReport::default();
+    record(&mut report, &mut Links::default(), key, value)?;
+    match report.problems.pop() {
+        None => Ok(()),
+        Some(problem) => Err(crate::layout::damaged(key, problem)),
+    }
+}
+
 fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8]) -> Result<(), ReadError> {
     let kind = Kind::read(key)?;
     links.unowned &= kind == Kind::Probe;
@@ -112,7 +120,7 @@ fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8])
         Kind::Probe => {}
         Kind::Counters => drop(value::counters(key, value)?),
         Kind::Progress => drop(value::seq(key, value)?),
-        Kind::Imported(..) => drop(value::seq(key, value)?),
+        Kind::Lost(_) | Kind::Imported(..) => drop(value::seq(key, value)?),
         Kind::Dead(seq) => {
             report.dead += 1;
             links.dead.insert(seq);
@@ -158,7 +166,8 @@ fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8])
 fn queued(report: &mut CheckReport, links: &mut Links, seq: Seq, key: &[u8], value: &[u8]) -> Result<(), ReadError> {
     let head = QueuedHead::decode(key, value)?;
     if let Some((last, sum)) = links.last_queued {
-        report.expect(seq == last.next(), || format!("events between {last} and {seq} are missing"));
+        let follows = links.follows(last, seq);
+        report.expect(follows, || format!("events between {last} and {seq} are missing"));
         report.expect(head.sum == sum + u64::from(head.weight), || format!("the sum of event {seq} does not follow from the one before"));
     }
     links.first_queued.get_or_insert(seq);
@@ -172,12 +181,20 @@ fn queued(report: &mut CheckReport, links: &mut Links, seq: Seq, key: &[u8], val
 }
 
 impl Links {
+    /// Whether nothing is between two seqs but what is known to be lost.
+    fn follows(&self, before: Seq, seq: Seq) -> bool {
+        seq == before.next() || self.lost.iter().any(|(first, last)| *first <= before.next() && seq <= last.next())
+    }
+
     fn compare(&self, report: &mut CheckReport) {
         let progress = report.progress;
-        let last = self.last_queued.map_or(progress, |(last, _)| last);
+        let last_lost = self.lost.last().map_or(Seq(0), |(_, last)| *last);
+        let last = self.last_queued.map_or(progress, |(last, _)| last).max(last_lost);
         report.next_seq = last.max(progress).next();
         if let Some(first) = self.first_queued {
-            report.expect(first <= progress.next(), || format!("events between the progress {progress} and {first} are missing"));
+            report.expect(first <= progress.next() || self.follows(progress, first), || {
+                format!("events between the progress {progress} and {first} are missing")
+            });
             report.expect(last >= progress, || format!("the progress {progress} is beyond the last event {last}"));
         }
         for (dead, seq) in &self.held {

@@ -5,6 +5,7 @@
 //!   lock         held by the one process that has the folder; its process id, as text
 //!   ballast      zeros: room that is given up only so that a full store can open and drain
 //!   store/       sled's own files
+//!   store.suspect  made when a page could not be read: the next opening reads every record before it trusts the store
 //!   store.new/   a store that is being made: renamed once it is whole, so that a torn one is never opened
 //! ```
 
@@ -70,6 +71,16 @@ impl Folder {
 
     pub fn new_store(&self) -> PathBuf {
         self.path.join("store.new")
+    }
+
+    /// A rescued store that only has to be renamed; see the module `rescue`.
+    pub fn rescued_store(&self) -> PathBuf {
+        self.path.join("store.rescued")
+    }
+
+    /// There while the store is under suspicion.
+    pub fn suspicion(&self) -> PathBuf {
+        self.path.join("store.suspect")
     }
 
     fn ballast(&self) -> PathBuf {

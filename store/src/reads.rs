@@ -77,20 +77,38 @@ fn dead_letter<R: Read>(disk: &R, seq: Seq) -> Result<Option<DeadAndHeld>, ReadE
     Ok(Some((value::dead_letter(&key, &bytes)?, held)))
 }
 
-/// The outbox from `from` on, without gaps.
+/// The outbox from `from` on, without gaps but for those that a rescue left: behind one of these the next events come as if it were none.
 pub(crate) fn head<R: Read>(disk: &R, from: Seq, events_max: usize, bytes_max: usize) -> Result<Vec<(Seq, Arc<OrderEvent>)>, ReadError> {
     let range = key::all_queued().from(key::queued(from));
     let records = disk.range(&range.from, &range.to, events_max, bytes_max)?;
     let mut events = Vec::with_capacity(records.len());
     let mut expected = from;
     for (key, bytes) in records {
-        if Kind::read(&key)? != Kind::Queued(expected) {
+        let Kind::Queued(seq) = Kind::read(&key)? else { return Err(damaged(&key, "it is outside the outbox")) };
+        if seq != expected && !is_lost(disk, expected, Seq(seq.0 - 1))? {
             return Err(damaged(&key, format!("seq {expected} is missing before it")));
         }
-        events.push((expected, Arc::new(value::queued(&key, &bytes)?)));
-        expected = expected.next();
+        events.push((seq, Arc::new(value::queued(&key, &bytes)?)));
+        expected = seq.next();
     }
     Ok(events)
+}
+
+/// Whether all seqs from `first` to `last` are known to be lost. There are few such ranges, and most often none.
+pub(crate) fn is_lost<R: Read>(disk: &R, first: Seq, last: Seq) -> Result<bool, ReadError> {
+    Ok(lost(disk)?.iter().any(|(from, to)| *from <= first && last <= *to))
+}
+
+/// The ranges of seqs that a rescue found no event for, first and last of each.
+pub(crate) fn lost<R: Read>(disk: &R) -> Result<Vec<(Seq, Seq)>, ReadError> {
+    let mut lost = Vec::new();
+    for_each(disk, key::all_lost(), |key, bytes| {
+        if let Kind::Lost(first) = Kind::read(key)? {
+            lost.push((first, value::seq(key, bytes)?));
+        }
+        Ok(())
+    })?;
+    Ok(lost)
 }
 
 /// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders.
@@ -242,10 +260,13 @@ pub(crate) fn queue_ends<R: Read>(disk: &R) -> Result<Option<[(Seq, QueuedHead);
     Ok(Some([end(first)?, end(last)?]))
 }
 
-/// The weights of all events up to and with the progress, as the outbox counts them.
-pub(crate) fn sum_at_progress<R: Read>(disk: &R, progress: Seq) -> Result<Option<u64>, ReadError> {
-    let key = key::queued(progress.next());
-    let Some(bytes) = disk.get(&key)? else { return Ok(None) };
+/// The weights of all events up to and with the progress, as the outbox counts them; `None` if nothing is queued.
+pub(crate) fn sum_at_progress<R: Read>(disk: &R, progress: Seq, last: Seq) -> Result<Option<u64>, ReadError> {
+    let (from, to) = (key::queued(progress.next()), key::queued(last.next()));
+    if from >= to {
+        return Ok(None);
+    }
+    let Some((key, bytes)) = disk.range(&from, &to, 1, 1)?.into_iter().next() else { return Ok(None) };
     let head = QueuedHead::decode(&key, &bytes)?;
     Ok(Some(head.sum.saturating_sub(u64::from(head.weight))))
 }

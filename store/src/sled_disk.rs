@@ -11,6 +11,7 @@ use crate::disk::{Disk, Op, Read, Record, Space};
 use crate::error::{CommitError, OpenError, ReadError};
 use crate::folder::{Folder, Room, sync_folder};
 use crate::layout::{key, value};
+use crate::reads;
 use crate::store::identity;
 use rustix::fs::{Timespec, Timestamps};
 use std::fs::{self, File, OpenOptions};
@@ -18,11 +19,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// sled's segment size. It can never change once a store exists; 16 values of [`crate::disk::VALUE_BYTES_MAX`] fit a quarter of it.
-const SEGMENT_BYTES: usize = 2 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 2 << 20;
 /// sled's page cache.
 const CACHE_BYTES: u64 = 4 << 20;
 /// How long the previous handle may take to let go of sled's lock after it was dropped.
@@ -84,6 +86,8 @@ pub struct SledDisk {
 #[derive(Debug, Clone, Default)]
 pub struct SledReader {
     db: Arc<RwLock<Option<sled::Db>>>,
+    /// A page could not be read although the device gave its bytes.
+    suspected: Arc<AtomicBool>,
 }
 
 impl SledDisk {
@@ -203,6 +207,29 @@ impl SledDisk {
         Ok(())
     }
 
+    /// Gives the store that a rescue left its name, if there is one.
+    fn finish_rescue(&self) -> io::Result<bool> {
+        match fs::rename(self.folder.rescued_store(), self.folder.store()) {
+            Ok(()) => self.folder.sync().map(|()| true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads every record if a page could not be read since the last time; also by the process before this one.
+    fn clear_of_suspicion(&self) -> Result<(), OpenError> {
+        let mark = self.folder.suspicion();
+        let suspected = self.reader.suspected.swap(false, Ordering::SeqCst);
+        if !suspected && !mark.exists() {
+            return Ok(());
+        }
+        let broken = |e: io::Error| OpenError::Disk(format!("{}: {e}", mark.display()));
+        File::create(&mark).and_then(|file| file.sync_all()).map_err(broken)?;
+        tracing::warn!(path = %self.folder.path().display(), "a page of the store could not be read; reading all of it");
+        reads::for_each(self, key::all(), |_, _| Ok(()))?;
+        fs::remove_file(&mark).map_err(broken)
+    }
+
     fn not_durable(&self, reason: &str) -> OpenError {
         OpenError::NotDurable { path: self.folder.path().to_owned(), reason: reason.to_owned() }
     }
@@ -264,12 +291,12 @@ impl Disk for SledDisk {
         self.close();
         let broken = |e: io::Error| OpenError::Disk(e.to_string());
         self.folder.room_to_drain().map_err(broken)?.map_err(OpenError::NoSpace)?;
-        if !self.folder.store().exists() {
+        if !self.folder.store().exists() && !self.finish_rescue().map_err(broken)? {
             self.create()?;
         }
         self.open_existing()?;
         // A newer release's store is not written to, not even for the proof.
-        if let Err(e) = identity(self).and_then(|_| self.prove_sync()) {
+        if let Err(e) = identity(self).and_then(|_| self.clear_of_suspicion()).and_then(|()| self.prove_sync()) {
             self.close();
             return Err(e);
         }
@@ -304,9 +331,14 @@ impl SledReader {
     fn call<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, ReadError> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = db.as_ref().ok_or(ReadError::Closed)?;
+        let damaged = |reason: String| {
+            self.suspected.store(true, Ordering::SeqCst);
+            ReadError::Damaged { key: "(a page of the database)".into(), reason }
+        };
         match catch_unwind(AssertUnwindSafe(|| call(db))) {
+            Ok(Err(e @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)))) => Err(damaged(e.to_string())),
             Ok(result) => result.map_err(|e| ReadError::Disk(e.to_string())),
-            Err(_) => Err(ReadError::Disk("sled panicked".into())),
+            Err(_) => Err(damaged("sled panicked".into())),
         }
     }
 }

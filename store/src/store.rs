@@ -158,9 +158,10 @@ fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
     identity(disk)?;
     let progress = reads::progress(disk)?;
     let ends = reads::queue_ends(disk)?;
-    let last = ends.map_or(progress, |[_, (last, _)]| last.max(progress));
+    let last_lost = reads::lost(disk)?.last().map_or(Seq(0), |(_, last)| *last);
+    let last = ends.map_or(progress, |[_, (last, _)]| last.max(progress)).max(last_lost);
     let sum = ends.map_or(0, |[_, (_, head)]| head.sum);
-    let queued_bytes = reads::sum_at_progress(disk, progress)?.map_or(0, |before| sum.saturating_sub(before));
+    let queued_bytes = reads::sum_at_progress(disk, progress, last)?.map_or(0, |before| sum.saturating_sub(before));
     let opened = Opened {
         next_seq: last.next(),
         progress,

@@ -1,6 +1,6 @@
 //! Kills, outages and restarts: what a terminal heard *stored* for is in Kafka, once.
 
-use crate::house::{House, http, order, wait_for};
+use crate::house::{House, dumbwaiter, http, order, wait_for};
 use crate::kafka::{Kafka, assert_once_and_in_order};
 use serde_json::json;
 use std::collections::HashSet;
@@ -113,6 +113,116 @@ fn a_clean_stop_leaves_nothing_to_be_sent_twice() {
     });
     let seqs: Vec<u64> = seen.iter().map(crate::kafka::Seen::seq).collect();
     assert_eq!(seen.len(), 21, "something was sent twice: {seqs:?}");
+    assert_once_and_in_order(&seen);
+    house.stop();
+}
+
+/// A store that never opens again is moved aside and rescued; the house goes on and says so.
+#[test]
+fn a_damaged_store_is_rescued_and_the_daemon_says_so() {
+    let mut house = House::new("");
+    house.start();
+    let first: Vec<_> = (0..30).map(|n| house.post("/api/v1/orders", &format!("req-{n}"), &order(&format!("order-{n}")))).collect();
+    house.kill();
+    let conf = house.data_dir().join("store/conf");
+    std::fs::write(&conf, vec![0; 60]).expect("the store's own file");
+    house.start();
+    for (n, first) in first.iter().enumerate() {
+        let again = house.post("/api/v1/orders", &format!("req-{n}"), &order(&format!("order-{n}")));
+        assert_eq!((again.status, &again.json()["seq"]), (200, &first.json()["seq"]), "it is remembered: {again:?}");
+    }
+    let next = house.post("/api/v1/orders", "req-next", &order("order-next")).json();
+    assert!(next["seq"].as_u64() > first[29].json()["seq"].as_u64(), "no seq is given twice: {next}");
+    assert_eq!(house.get("/health").json()["damagedStores"], 1);
+    assert!(house.get("/metrics").body.contains("dumbwaiter_damaged_stores 1"));
+    let told = house.get("/api/v1/state").json()["damagedStores"][0].to_string();
+    assert!(told.contains("store.damaged-1: rescued") && told.contains("30 waiting events"), "{told}");
+    house.stop();
+    assert!(house.data_dir().join("store.damaged-1/conf").exists(), "it is kept");
+    let exported = dumbwaiter(&["store", "export", "--data-dir", house.data_dir().to_str().expect("a plain path")]);
+    let lines: Vec<serde_json::Value> =
+        exported.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let epochs: HashSet<_> = lines[..30].iter().map(|line| line["epoch"].to_string()).collect();
+    assert_eq!((lines.len(), epochs.len()), (31, 1), "the rescued ones keep their epoch");
+    assert!(!epochs.contains(&lines[30]["epoch"].to_string()), "nothing new is numbered in an old epoch");
+}
+
+/// An image of the card that is started a month later goes on under an epoch of its own: no new order is taken for an old one.
+#[test]
+fn an_old_image_of_the_card_loses_no_new_order() {
+    let mut house = House::new("");
+    house.start();
+    assert_eq!(house.post("/api/v1/orders", "req-1", &order("order-1")).status, 201);
+    house.stop();
+    let (data, image) = (house.data_dir(), house.folder.path().join("image"));
+    copy_folder(&data, &image);
+    house.start();
+    let lost = house.post("/api/v1/orders", "req-2", &order("order-2")).json();
+    house.stop();
+    let names = |house: &House| -> Vec<(String, String, u64)> {
+        let exported = dumbwaiter(&["store", "export", "--data-dir", house.data_dir().to_str().expect("a plain path")]);
+        let lines = exported.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+        lines.map(|line| (line["requestId"].to_string(), line["epoch"].to_string(), line["seq"].as_u64().unwrap_or(0))).collect()
+    };
+    let before = names(&house);
+    std::fs::remove_dir_all(&data).expect("our own folder");
+    copy_folder(&image, &data);
+    house.start();
+    let new = house.post("/api/v1/orders", "req-3", &order("order-3")).json();
+    assert_eq!(new["seq"], lost["seq"], "the image knows nothing of what came after it");
+    house.stop();
+    let after = names(&house);
+    let new = after.iter().find(|(request, ..)| request.contains("req-3")).expect("it was stored");
+    assert!(before.iter().all(|(_, epoch, seq)| (epoch, seq) != (&new.1, &new.2)), "{before:?} and {after:?} have one name twice");
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// What was lost with a damaged store leaves a gap in the outbox; all that was rescued on both sides of it reaches Kafka, in order.
+#[test]
+fn a_gap_in_a_rescued_outbox_holds_nothing_up() {
+    let kafka = Kafka::start();
+    let mut house = House::new(&kafka.section());
+    kafka.cut();
+    house.start();
+    for n in 0..60 {
+        assert_eq!(house.post("/api/v1/orders", &format!("req-{n}"), &order(&format!("order-{n:02}"))).status, 201);
+    }
+    house.kill();
+    // Wherever an order in the middle is written, its message is spoilt.
+    let db = house.data_dir().join("store/db");
+    let mut bytes = std::fs::read(&db).expect("the store's own file");
+    let name = b"order-30";
+    for at in (0..bytes.len() - name.len()).rev() {
+        if bytes[at..].starts_with(name) {
+            bytes[at..at + name.len()].fill(0xA5);
+        }
+    }
+    std::fs::write(&db, bytes).expect("the store's own file");
+    std::fs::write(house.data_dir().join("store/conf"), b"").expect("the store's own file");
+    house.start();
+    let told = house.get("/api/v1/state").json()["damagedStores"][0].to_string();
+    assert!(told.contains("are missing: seq"), "{told}");
+    assert_eq!(house.post("/api/v1/orders", "req-new", &order("order-new")).status, 201);
+    house.stop();
+    let exported = dumbwaiter(&["store", "export", "--data-dir", house.data_dir().to_str().expect("a plain path")]);
+    let lines = exported.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let waiting: Vec<String> = lines.filter_map(|line| Some(line["event"]["orderId"].as_str()?.to_owned())).collect();
+    assert!(waiting.len() > 20 && !waiting.contains(&"order-30".to_owned()) && waiting.contains(&"order-new".to_owned()), "{waiting:?}");
+    kafka.mend();
+    house.start();
+    let seen = kafka.read_until(|seen| waiting.iter().all(|order| seen.iter().any(|event| event.key == *order)));
     assert_once_and_in_order(&seen);
     house.stop();
 }

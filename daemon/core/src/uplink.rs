@@ -193,7 +193,15 @@ impl Uplink {
     /// The queue's head was read.
     pub fn head(&mut self, events: Vec<(Seq, Arc<OrderEvent>)>) {
         self.reading = false;
+        if events.is_empty() {
+            // The end of a rescued outbox is a gap: it is read again with the next event behind it.
+            self.durable_end = self.end();
+        }
         for (seq, event) in events {
+            if self.window.is_empty() && seq > self.end() && seq < self.durable_end {
+                // The store vouches for the gap: these events were lost with a damaged store, and nothing waits for them.
+                self.progress = Seq(seq.0 - 1);
+            }
             // What lies beyond the durable end may be of a commit that is still on its way to the disk.
             if seq == self.end() && seq < self.durable_end {
                 self.push(event);

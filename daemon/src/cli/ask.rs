@@ -123,6 +123,9 @@ fn status_text(health: &Value) -> String {
     if let Some(mqtt) = health.get("mqtt").and_then(Value::as_str) {
         let _ = writeln!(text, "MQTT    {}", plain(mqtt));
     }
+    if health.get("damagedStores").and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        text.push_str("a damaged store was moved aside and is kept: see /operations\n");
+    }
     text
 }
 

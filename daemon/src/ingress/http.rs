@@ -118,6 +118,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// How the line to the MQTT broker is; `None` without one.
     pub mqtt: Option<Arc<mqtt::Figures>>,
+    /// Damaged stores that were moved aside: /health counts them, /operations names them.
+    pub damaged: Vec<store::Aside>,
     /// The bounds.
     pub limits: Limits,
     /// Where the server counts.

@@ -12,6 +12,7 @@ const DEAD: u8 = b'D';
 const EPOCH: u8 = b'E';
 const HELD: u8 = b'H';
 const HELD_BY_SEQ: u8 = b'I';
+const LOST: u8 = b'L';
 const IMPORTED: u8 = b'M';
 const PROGRESS: u8 = b'P';
 const QUEUE: u8 = b'Q';
@@ -110,6 +111,9 @@ pub(crate) fn epoch(ordinal: u64) -> Vec<u8> {
 pub(crate) fn imported(epoch: Epoch, first: Seq) -> Vec<u8> {
     numbered(IMPORTED, &[epoch.0, first.0])
 }
+pub(crate) fn lost(first: Seq) -> Vec<u8> {
+    numbered(LOST, &[first.0])
+}
 pub(crate) fn request(request: &RequestKey) -> Vec<u8> {
     of_terminal(REQUEST, &request.terminal, request.request_id.as_str().as_bytes())
 }
@@ -153,6 +157,9 @@ pub(crate) fn held_behind(dead: Seq) -> Range {
 pub(crate) fn all_imported() -> Range {
     Range::of(IMPORTED)
 }
+pub(crate) fn all_lost() -> Range {
+    Range::of(LOST)
+}
 pub(crate) fn all_epochs() -> Range {
     Range::of(EPOCH)
 }
@@ -182,6 +189,7 @@ pub(crate) enum Kind {
     Epoch(u64),
     Held(Seq, Seq),
     HeldBySeq(Seq),
+    Lost(Seq),
     Imported(Epoch, Seq),
     Progress,
     Queued(Seq),
@@ -212,6 +220,7 @@ impl Kind {
                 Kind::Held(Seq(dead), Seq(seq))
             }
             HELD_BY_SEQ => Kind::HeldBySeq(Seq(number(rest)?)),
+            LOST => Kind::Lost(Seq(number(rest)?)),
             IMPORTED => {
                 let (epoch, first) = two_numbers(rest)?;
                 Kind::Imported(Epoch(epoch), Seq(first))

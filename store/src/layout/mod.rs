@@ -13,6 +13,7 @@
 //! E ordinal:8                                epoch:8 first:8: seqs from there on were given under it; 0: elsewhere
 //! H dead:8 seq:8                             postcard OrderEvent: held behind that dead letter
 //! I seq:8                                    dead:8: finds a held event by its own seq
+//! L first:8                                  last:8: these seqs were lost with a damaged store; the outbox has a gap there
 //! M epoch:8 first:8                          last:8: these seqs were imported
 //! P                                          progress:8: all at or below it is accounted for
 //! Q seq:8                                    sum:8 weight:4 postcard OrderEvent: the outbox

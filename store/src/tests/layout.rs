@@ -31,6 +31,7 @@ fn kinds() -> impl Strategy<Value = (Vec<u8>, Kind)> {
         any::<u64>().prop_map(|n| (key::held_by_seq(Seq(n)), Kind::HeldBySeq(Seq(n)))),
         any::<[u64; 2]>().prop_map(|[a, b]| (key::held(Seq(a), Seq(b)), Kind::Held(Seq(a), Seq(b)))),
         any::<u64>().prop_map(|n| (key::epoch(n), Kind::Epoch(n))),
+        any::<u64>().prop_map(|n| (key::lost(Seq(n)), Kind::Lost(Seq(n)))),
         any::<[u64; 2]>().prop_map(|[a, b]| (key::imported(Epoch(a), Seq(b)), Kind::Imported(Epoch(a), Seq(b)))),
         requests().prop_map(|r| (key::request(&r), Kind::Request(r))),
         (names(), any::<u64>()).prop_map(|(t, s)| (key::session(&t, SessionId(s)), Kind::Session(t, SessionId(s)))),

@@ -4,7 +4,10 @@ mod golden_bytes;
 mod layout;
 mod memory;
 mod offline;
+mod rescue;
 mod samples;
 mod sled;
 mod store;
 mod thread;
+
+pub(crate) use sled::options as sled_options;

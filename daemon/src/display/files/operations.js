@@ -72,10 +72,13 @@
     var table = document.getElementById("figures");
     table.textContent = "";
     table.appendChild(figures);
+    var damaged = document.getElementById("damaged");
+    damaged.textContent = state.damagedStores.length === 0 ? "" :
+      "A damaged store was moved aside and is kept. Look at what is missing, then remove it: " + state.damagedStores.join("; ");
     document.getElementById("version").textContent = "dumbwaiter " + state.version;
     var line = document.getElementById("verdict");
     line.textContent = verdict(state);
-    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 ? "well" : "unwell");
+    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 && state.damagedStores.length === 0 ? "well" : "unwell");
   }
 
   function ask() {
