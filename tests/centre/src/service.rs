@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// Records that were read and whose answers are not due yet. Beyond it none are read.
@@ -27,6 +27,8 @@ const BATCH_MAX: usize = 500;
 const POLL: Duration = Duration::from_millis(50);
 /// Offsets are committed no more often than this.
 const COMMIT: Duration = Duration::from_millis(200);
+/// How long the last commit and the consumer's goodbye may take.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) struct Service {
     settings: Settings,
@@ -162,7 +164,29 @@ impl Service {
         })
     }
 
+    /// Serves until it is stopped or Kafka refuses an answer for good.
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        let ended = self.serve();
+        self.leave();
+        ended
+    }
+
+    /// Commits and closes, but not for ever: rdkafka drops a consumer only when its group has let it go (rust-rdkafka #509), and a group
+    /// whose coordinator is away or forgot it may never.
+    fn leave(mut self) {
+        let (done, left) = mpsc::channel();
+        let leaving = std::thread::Builder::new().name("centre-leaves".into()).spawn(move || {
+            self.commit(CommitMode::Sync);
+            drop(self);
+            // Who waited too long is gone.
+            let _ = done.send(());
+        });
+        if leaving.is_ok() && left.recv_timeout(LEAVE_MAX).is_err() {
+            tracing::warn!("kafka does not let the centre's consumer go; it is left behind");
+        }
+    }
+
+    fn serve(&mut self) -> anyhow::Result<()> {
         self.consumer.subscribe(&[&self.settings.events_topic]).context("subscribing")?;
         let mut commit_at = Instant::now();
         while !self.stopped() {
@@ -174,7 +198,6 @@ impl Service {
                 self.commit(CommitMode::Async);
             }
         }
-        self.commit(CommitMode::Sync);
         Ok(())
     }
 
