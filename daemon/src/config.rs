@@ -41,6 +41,8 @@ use std::path::{Path, PathBuf};
 pub const DEFAULT_PATH: &str = "/etc/dumbwaiter/dumbwaiter.toml";
 /// Most serial ports.
 pub const SERIAL_PORTS_MAX: usize = 64;
+/// Requests a second that one terminal may submit over HTTP unless configured: more than a disk with 5 ms a sync lets one connection submit.
+pub const HTTP_SUBMITS_PER_SECOND: u32 = 500;
 /// Most addresses that HTTP admits by `[[http.allow]]`.
 pub const HTTP_ALLOWED_MAX: usize = 256;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -117,6 +119,8 @@ pub struct Http {
     pub insecure: bool,
     /// Names by which browsers may call the server, beside `localhost` and its addresses.
     pub hosts: Vec<String>,
+    /// Requests a second that one terminal may submit.
+    pub submits_per_second: u32,
     /// `[[http.allow]]`: at most [`HTTP_ALLOWED_MAX`].
     pub allow: Vec<HttpAllow>,
 }
@@ -308,6 +312,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
             format!("{value} can be reached from outside and is not encrypted; listen on 127.0.0.1, or accept it with insecure = true"),
         );
     }
+    let submits_per_second = section.within("submits_per_second", HTTP_SUBMITS_PER_SECOND, 1..=10_000);
     let hosts = section.get::<Vec<String>>("hosts");
     let is_name = |host: &String| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
     if let Some(At { origin, value }) = &hosts
@@ -332,7 +337,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
     }
     section.finish();
     let listen = listen.map_or(DEFAULT_LISTEN, |at| at.value);
-    (Http { listen, insecure, hosts: hosts.map(|at| at.value).unwrap_or_default(), allow }, terminals)
+    (Http { listen, insecure, submits_per_second, hosts: hosts.map(|at| at.value).unwrap_or_default(), allow }, terminals)
 }
 
 fn read_serial(root: &mut Section<'_>, http_terminals: &[At<Name>]) -> Vec<SerialPort> {

@@ -231,6 +231,8 @@ fn a_listener_off_loopback_must_be_meant() {
     assert!(problem("[http]\nlisten = '0.0.0.0:8080'").contains("http.listen: 0.0.0.0:8080 can be reached from outside"));
     assert!(load("[http]\nlisten = '0.0.0.0:8080'\ninsecure = true").http.insecure);
     assert_eq!(load("[http]\nlisten = '[::1]:81'").http.listen.port(), 81);
+    assert_eq!(load("[http]\nsubmits_per_second = 20").http.submits_per_second, 20);
+    assert!(problem("[http]\nsubmits_per_second = 0").contains("http.submits_per_second: is 0; give 1 to 10000"));
     assert_eq!(load("[http]\nhosts = ['board.local']").http.hosts, ["board.local"]);
     for wrong in ["", "http://board.local", "board.local:80", "*"] {
         assert!(problem(&format!("[http]\nhosts = ['ok', '{wrong}']")).contains("is no host name"), "{wrong}");

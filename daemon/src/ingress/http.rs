@@ -64,10 +64,8 @@ pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Pages that listen to the customers' board at once, and as many again to the house's; beyond it a page is told 503, and asks again.
 pub const STREAMS_MAX: usize = 64;
-/// Requests a second that one terminal may submit: more than a disk with 5 ms a sync lets one connection submit.
-pub const SUBMITS_PER_SECOND_MAX: u32 = 500;
-/// Requests that a terminal may submit at once after a pause.
-pub const SUBMITS_BURST_MAX: u32 = 1_000;
+/// So many seconds' requests a terminal may submit at once after a pause.
+pub const SUBMITS_BURST_SECONDS: u32 = 2;
 /// Terminals whose rate is watched at once.
 pub const TERMINALS_MAX: usize = 512;
 /// Orders in one list.
@@ -103,8 +101,8 @@ impl Default for Limits {
             stall_time: STALL_TIME_MAX,
             drain_time: DRAIN_TIME_MAX,
             streams: STREAMS_MAX,
-            submits_per_second: SUBMITS_PER_SECOND_MAX,
-            submits_burst: SUBMITS_BURST_MAX,
+            submits_per_second: config::HTTP_SUBMITS_PER_SECOND,
+            submits_burst: config::HTTP_SUBMITS_PER_SECOND * SUBMITS_BURST_SECONDS,
         }
     }
 }
@@ -127,9 +125,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What `[http]` says, with the usual bounds.
+    /// What `[http]` says; all bounds but the rate are the usual ones.
     pub fn new(section: &config::Http, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
-        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, ..Settings::default() }
+        let submits_per_second = section.submits_per_second;
+        let limits = Limits { submits_per_second, submits_burst: submits_per_second * SUBMITS_BURST_SECONDS, ..Limits::default() };
+        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, limits, usage: Arc::default() }
     }
 }
 
