@@ -65,8 +65,9 @@ impl House {
     }
 
     fn settings(&self) -> Settings {
-        // The mock cluster does not hear a consumer leave: the next one waits for the session of the one before.
-        let properties = [("session.timeout.ms", "5000"), ("heartbeat.interval.ms", "500")];
+        // The mock cluster does not hear a consumer leave: the next one waits for the session of the one before. And it forgets one that
+        // starved while it waited to join, without a word: librdkafka asks again only 3 s after `max.poll.interval.ms`, which is 5 minutes.
+        let properties = [("session.timeout.ms", "5000"), ("heartbeat.interval.ms", "500"), ("max.poll.interval.ms", "6000")];
         let properties = properties.map(|(key, value)| (key.into(), value.into())).into();
         Settings { properties, ..Settings::new(self.cluster.bootstrap_servers()) }
     }
