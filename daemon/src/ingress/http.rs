@@ -129,7 +129,7 @@ impl Settings {
     pub fn new(section: &config::Http, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
         let submits_per_second = section.submits_per_second;
         let limits = Limits { submits_per_second, submits_burst: submits_per_second * SUBMITS_BURST_SECONDS, ..Limits::default() };
-        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, limits, usage: Arc::default() }
+        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, limits, ..Settings::default() }
     }
 }
 
