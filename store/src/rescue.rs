@@ -119,7 +119,7 @@ fn rescue(options: &SledOptions, gateway: &Name, reason: &str) -> Result<Account
         let room = Room { ballast_bytes: 0, ..options.room };
         let mut disk = SledDisk::open(SledOptions { data_dir: building.clone(), room, ..options.clone() })?;
         if let Some(salvage) = salvage {
-            fill(&mut disk, &salvage, gateway, &mut account)?;
+            fill(&mut disk, &salvage, &damaged, gateway, &mut account)?;
         }
     }
     let sync = |path: &Path| File::open(path)?.sync_all();
@@ -149,7 +149,7 @@ fn unused(data_dir: &Path) -> PathBuf {
 }
 
 /// Copies what was salvaged into a new store.
-fn fill(disk: &mut SledDisk, salvage: &Salvage, gateway: &Name, account: &mut Account) -> Result<(), OpenError> {
+fn fill(disk: &mut SledDisk, salvage: &Salvage, store: &Path, gateway: &Name, account: &mut Account) -> Result<(), OpenError> {
     let identity = salvage.get(&key::identity());
     match identity.as_deref().map(Identity::format) {
         Some(Ok(found)) if found > FORMAT => return Err(OpenError::Newer { found, known: FORMAT }),
@@ -163,6 +163,11 @@ fn fill(disk: &mut SledDisk, salvage: &Salvage, gateway: &Name, account: &mut Ac
             account.unreadable += 1;
             continue;
         };
+        // Its checksum was right, so it is what somebody wrote: a newer release, which alone can rescue it.
+        if value.first().is_some_and(|format| *format > value::RECORD_FORMAT) {
+            let reason = "a newer release wrote records of this damaged store; install that release again, it rescues them";
+            return Err(OpenError::Damaged { path: store.to_owned(), reason: reason.to_owned() });
+        }
         match (Kind::read(key), crate::check::readable(key, &value)) {
             (Ok(Kind::Probe), _) => {}
             (Ok(Kind::Progress | Kind::Lost(_)), Ok(())) => {}

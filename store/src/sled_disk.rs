@@ -223,11 +223,16 @@ impl SledDisk {
         if !suspected && !mark.exists() {
             return Ok(());
         }
-        let broken = |e: io::Error| OpenError::Disk(format!("{}: {e}", mark.display()));
-        File::create(&mark).and_then(|file| file.sync_all()).map_err(broken)?;
+        // A disk that does not take the mark is read all the same; only the next process would not know.
+        if let Err(error) = File::create(&mark).and_then(|file| file.sync_all()) {
+            tracing::warn!(path = %mark.display(), %error, "the suspicion cannot be written down");
+        }
         tracing::warn!(path = %self.folder.path().display(), "a page of the store could not be read; reading all of it");
         reads::for_each(self, key::all(), |_, _| Ok(()))?;
-        fs::remove_file(&mark).map_err(broken)
+        match fs::remove_file(&mark) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(OpenError::Disk(format!("{}: {e}", mark.display()))),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn not_durable(&self, reason: &str) -> OpenError {

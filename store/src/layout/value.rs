@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The format byte that every kind of record is at.
-const RECORD_FORMAT: u8 = 1;
+pub(crate) const RECORD_FORMAT: u8 = 1;
 
 /// Whose store it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -231,6 +231,21 @@ fn a_rescue_that_was_cut_off_is_finished_or_begun_anew() {
 }
 
 #[test]
+fn records_of_a_newer_release_are_left_to_that_release() {
+    use crate::disk::{Disk, Op, Space};
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let mut disk = SledDisk::open(options(dir.path())).unwrap();
+    disk.commit(&[Op { key: crate::layout::key::counters(), value: Some(vec![2, 7, 7]) }], Space::Reserve).unwrap();
+    drop(disk);
+    let before = fs::read(dir.path().join("store/conf")).unwrap();
+    let error = open_or_rescue(options(dir.path()), samples::name("store-042")).unwrap_err();
+    assert!(error.to_string().contains("newer release"), "{error}");
+    assert_eq!(aside(dir.path()).unwrap(), []);
+    assert_eq!(fs::read(dir.path().join("store/conf")).unwrap(), before, "it stays where it is");
+}
+
+#[test]
 fn what_is_no_damage_is_never_moved_aside() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
