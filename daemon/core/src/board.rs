@@ -54,7 +54,7 @@ impl Board {
     /// The newest [`BOARD_ORDERS_MAX`] of the open orders that have a number.
     pub fn of<'a>(open: impl Iterator<Item = &'a Projection>) -> Board {
         let mut orders: Vec<&Projection> = open.filter(|o| o.open && o.number().is_some()).collect();
-        orders.sort_by_key(|o| (o.created_at_ms, o.order_id.clone()));
+        orders.sort_by(|a, b| (a.created_at_ms, &a.order_id).cmp(&(b.created_at_ms, &b.order_id)));
         let first = orders.len().saturating_sub(BOARD_ORDERS_MAX);
         let mut board = Board::default();
         for order in &orders[first..] {

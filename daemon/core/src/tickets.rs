@@ -2,7 +2,7 @@
 
 use crate::ids::Ticket;
 use crate::time::Wall;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The last number before they begin again at 1.
 pub const TICKET_WRAP: u32 = 999;
@@ -14,12 +14,16 @@ pub struct Tickets {
     business_day: i32,
     /// How many orders on the board have a number: more than one only after a reopening.
     on_board: BTreeMap<u32, u32>,
+    /// The numbers from 1 to [`TICKET_WRAP`] that none has.
+    free: BTreeSet<u32>,
+    /// All numbers past [`TICKET_WRAP`] and below this one are on the board.
+    past: u32,
 }
 
 impl Tickets {
     /// Goes on after `last` of that business day.
     pub fn new(last: u32, business_day: i32) -> Tickets {
-        Tickets { last, business_day, on_board: BTreeMap::new() }
+        Tickets { last, business_day, on_board: BTreeMap::new(), free: (1..=TICKET_WRAP).collect(), past: TICKET_WRAP + 1 }
     }
 
     /// The last number and its business day, as they are stored.
@@ -35,6 +39,7 @@ impl Tickets {
     /// An order with this number stands on the board now.
     pub fn put_on(&mut self, ticket: Ticket) {
         *self.on_board.entry(ticket.0).or_default() += 1;
+        self.free.remove(&ticket.0);
     }
 
     /// An order with this number left the board.
@@ -43,6 +48,11 @@ impl Tickets {
             *count -= 1;
             if *count == 0 {
                 self.on_board.remove(&ticket.0);
+                match ticket.0 {
+                    0 => {}
+                    n @ 1..=TICKET_WRAP => drop(self.free.insert(n)),
+                    n => self.past = self.past.min(n),
+                }
             }
         }
     }
@@ -54,14 +64,14 @@ impl Tickets {
             self.business_day = day;
             self.last = 0;
         }
-        let after = self.last + 1..=TICKET_WRAP;
-        let around = 1..=self.last.min(TICKET_WRAP);
-        if let Some(free) = after.chain(around).find(|n| !self.on_board.contains_key(n)) {
-            self.last = free;
-            return Ticket(free);
+        let after = self.free.range(self.last.saturating_add(1)..).next();
+        if let Some(free) = after.or(self.free.first()) {
+            self.last = *free;
+            return Ticket(*free);
         }
-        let past = (TICKET_WRAP + 1..).find(|n| !self.on_board.contains_key(n));
-        Ticket(past.expect("the board is bounded far below u32::MAX"))
+        let past = (self.past..).find(|n| !self.on_board.contains_key(n));
+        self.past = past.expect("the board is bounded far below u32::MAX");
+        Ticket(self.past)
     }
 }
 
@@ -103,6 +113,8 @@ mod tests {
             assert_eq!(ticket, Ticket(expected));
             tickets.put_on(ticket);
         }
+        tickets.take_off(Ticket(1000));
+        assert_eq!(tickets.next(day(1)), Ticket(1000), "the lowest past the wrap");
         tickets.take_off(Ticket(7));
         assert_eq!(tickets.next(day(1)), Ticket(7));
     }
