@@ -3,12 +3,12 @@
 
 use crate::clock::Clock;
 use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, State};
-use crate::kafka::{SignOfLife, Uplink, UplinkReport};
+use crate::kafka::{Delivered, SignOfLife, Uplink, UplinkReport};
 use crate::metrics::Metrics;
 use anyhow::bail;
 use gateway::board::Board;
 use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo};
-use gateway::io::{Input, Notice, Opened, Output, Record, Wanted};
+use gateway::io::{Delivery, Input, Notice, Opened, Output, Record, Wanted};
 use gateway::order::Projection;
 use gateway::request::Answer;
 use gateway::settings::Settings;
@@ -159,7 +159,8 @@ impl EventLoop {
                     reports.drain(..).for_each(|report| self.report(report));
                 }
                 _ = self.calls.recv_many(&mut calls, BURST_MAX), if !self.calls.is_closed() || !self.calls.is_empty() => {
-                    calls.drain(..).for_each(|call| self.call(call));
+                    let inputs: Vec<_> = calls.drain(..).filter_map(|call| self.call(call)).collect();
+                    self.gateway.handle_all(self.rim.clock.now(), inputs);
                 }
                 Some(record) = self.rim.statuses.recv(), if self.gateway.takes_status() => {
                     self.gateway.handle(self.rim.clock.now(), Input::Status(record));
@@ -222,17 +223,18 @@ impl EventLoop {
         ReplyTo(self.last_reply)
     }
 
-    fn call(&mut self, call: Call) {
+    /// What the core is to hear of a call.
+    fn call(&mut self, call: Call) -> Option<Input> {
         match call {
             Call::Submit { ingress, submission, reply } => {
                 let reply_to = self.reply_to();
                 self.answers.insert(reply_to, Waiting { reply, ingress, since: Instant::now() });
-                self.gateway.handle(self.rim.clock.now(), Input::Submit { reply_to, submission });
+                return Some(Input::Submit { reply_to, submission });
             }
             Call::OpenSession { terminal, session, reply } => {
                 let reply_to = self.reply_to();
                 self.sessions.insert(reply_to, reply);
-                self.gateway.handle(self.rim.clock.now(), Input::OpenSession { reply_to, terminal, session });
+                return Some(Input::OpenSession { reply_to, terminal, session });
             }
             // Whoever asked sees from a closed channel that the store is away.
             Call::FindSession { terminal, session, reply } => {
@@ -252,6 +254,7 @@ impl EventLoop {
                 let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());
             }
         }
+        None
     }
 
     fn report(&mut self, report: Report) {
@@ -260,10 +263,17 @@ impl EventLoop {
             Report::Store(report) => self.store_report(report),
             Report::Uplink(UplinkReport::Delivered(mailbox)) => {
                 let producer = mailbox.producer();
-                for delivered in mailbox.take() {
-                    self.rim.metrics.delivered(delivered.event_type, &delivered.outcome, delivered.took);
-                    self.gateway.handle(now, Input::Delivered { producer, seq: delivered.seq, outcome: delivered.outcome });
+                let mut inputs = Vec::new();
+                for Delivered { seq, event_type, took, outcome } in mailbox.take() {
+                    self.rim.metrics.delivered(event_type, &outcome, took);
+                    let failed = matches!(outcome, Delivery::Failed { .. });
+                    inputs.push(Input::Delivered { producer, seq, outcome });
+                    // What follows from the first failure decides about the reports behind it.
+                    if failed {
+                        self.gateway.handle_all(now, inputs.drain(..));
+                    }
                 }
+                self.gateway.handle_all(now, inputs);
             }
             Report::Uplink(UplinkReport::Ready(producer)) => self.gateway.handle(now, Input::ProducerReady { producer }),
             Report::Uplink(UplinkReport::Failed { producer, reason }) => {
@@ -288,16 +298,14 @@ impl EventLoop {
                 self.gateway.handle(now, Input::ReopenFailed);
             }
             StoreReport::Loaded(loads) => {
-                for (load, result) in loads {
-                    let input = match result {
-                        Ok(found) => Input::Loaded { load, found },
-                        Err(error) => {
-                            tracing::error!(error = chain(&error), "reading from the store failed");
-                            Input::LoadFailed { load }
-                        }
-                    };
-                    self.gateway.handle(now, input);
-                }
+                let inputs = loads.into_iter().map(|(load, result)| match result {
+                    Ok(found) => Input::Loaded { load, found },
+                    Err(error) => {
+                        tracing::error!(error = chain(&error), "reading from the store failed");
+                        Input::LoadFailed { load }
+                    }
+                });
+                self.gateway.handle_all(now, inputs);
             }
             StoreReport::Head(Ok(events)) => self.gateway.handle(now, Input::Head { events }),
             StoreReport::Head(Err(error)) => {

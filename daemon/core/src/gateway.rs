@@ -226,6 +226,19 @@ impl Gateway {
 
     /// Takes an input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.handle_all(now, [input]);
+    }
+
+    /// Takes inputs in that came at once. What follows from them is decided once, after the last: so requests that were looked up
+    /// together are also committed together, instead of the first alone and the others after it.
+    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            self.take(now, input);
+        }
+        self.advance(now);
+    }
+
+    fn take(&mut self, now: Now, input: Input) {
         if let Some(wall) = now.wall {
             self.last_wall_ms = wall.unix_ms;
         }
@@ -264,7 +277,6 @@ impl Gateway {
             Input::Stopping => self.stopping = true,
             Input::Tick => {}
         }
-        self.advance(now);
     }
 
     /// The next thing to do outside.

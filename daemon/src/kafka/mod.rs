@@ -15,5 +15,5 @@ mod tests;
 
 pub use client::Connection;
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
-pub use producer::{Uplink, UplinkReport, UplinkSettings};
+pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
 pub use sign_of_life::SignOfLife;
