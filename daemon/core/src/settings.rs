@@ -64,8 +64,8 @@ impl Default for Limits {
             batch_forget_max: 400,
             statuses_in_flight_max: 256,
             open_orders_max: OPEN_ORDERS_MAX,
-            window_events_max: 5_000,
-            window_bytes_max: 2 << 20,
+            window_events_max: 2_000,
+            window_bytes_max: 1 << 20,
             dead_letters_max: 10_000,
         }
     }
