@@ -25,3 +25,16 @@ pub fn keep_small() {
 /// Nothing to set.
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_small() {}
+
+/// Gives back to the system what the allocator keeps of memory that is no longer used: after the start, when the store was read. Elsewhere
+/// than on glibc it does nothing.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "glibc has no safe call for it")]
+pub fn give_back() {
+    // SAFETY: malloc_trim(3) touches free memory only, and is thread-safe. Whether there was any does not matter.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Nothing to give.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}

@@ -61,6 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
     tasks.spawn_ingress(&config, (listener, damaged), &handle, &metrics, epoch, &stop_ingress)?;
+    crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
     tell_systemd(&[NotifyState::Ready]);
