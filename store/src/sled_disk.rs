@@ -111,11 +111,14 @@ impl SledDisk {
     /// As [`SledDisk::open`]; [`OpenError::Missing`] if there is none.
     pub(crate) fn open_as_it_is(data_dir: &Path) -> Result<SledDisk, OpenError> {
         let options = SledOptions { allow_volatile: true, ..SledOptions::new(data_dir) };
-        if !data_dir.join("store").is_dir() {
+        if !data_dir.join("store").is_dir() && !data_dir.join("store.rescued").is_dir() {
             return Err(OpenError::Missing { path: data_dir.to_owned() });
         }
         let folder = Folder::take(data_dir, options.room)?;
         let mut disk = SledDisk { folder, options, reader: SledReader::default(), file: None, syncs: 0, cost: CommitCost::default() };
+        if !disk.folder.store().exists() {
+            disk.finish_rescue().map_err(|e| OpenError::Disk(e.to_string()))?;
+        }
         disk.open_existing()?;
         Ok(disk)
     }

@@ -226,6 +226,8 @@ fn a_rescue_that_was_cut_off_is_finished_or_begun_anew() {
     assert_eq!(check(dir.path()).queued, ORDERS - DELIVERED);
     // Cut off between the two renamings.
     fs::rename(&store, dir.path().join("store.rescued")).unwrap();
+    assert_eq!(check(dir.path()).queued, ORDERS - DELIVERED, "whoever looks first finishes it");
+    fs::rename(&store, dir.path().join("store.rescued")).unwrap();
     drop(open_or_rescue(options(dir.path()), samples::name("store-042")).unwrap());
     assert_eq!(check(dir.path()).queued, ORDERS - DELIVERED);
 }

@@ -145,17 +145,23 @@ pub fn build(record: &Record, cut: usize, syncs: Syncs, dice: &mut Dice) -> Imag
 fn settled(events: &[Event], syncs: Syncs) -> Vec<bool> {
     let mut settled = vec![false; events.len()];
     let mut open: BTreeMap<FileId, Vec<usize>> = BTreeMap::new();
+    let mut halves = BTreeSet::new();
     for (n, event) in events.iter().enumerate() {
         match event {
             Event::Write { file, .. } | Event::Resize { file, .. } => open.entry(*file).or_default().push(n),
-            // A recorded name never moves between folders.
-            Event::Create { at, .. } | Event::Remove { at, .. } | Event::Rename { to: at, .. } => {
-                open.entry(at.folder).or_default().push(n);
+            Event::Create { at, .. } | Event::Remove { at, .. } => open.entry(at.folder).or_default().push(n),
+            Event::Rename { from, to, .. } => {
+                open.entry(to.folder).or_default().push(n);
+                if from.folder != to.folder {
+                    open.entry(from.folder).or_default().push(n);
+                    halves.insert(n);
+                }
             }
             Event::Sync { data_only: true, .. } if syncs == Syncs::WithoutData => {}
             Event::Sync { file, begun, .. } => {
                 if let Some(waiting) = open.get_mut(file) {
-                    waiting.iter().filter(|n| **n < *begun).for_each(|n| settled[*n] = true);
+                    // A name that moved between folders is safe once both are.
+                    waiting.iter().filter(|n| **n < *begun).for_each(|n| settled[*n] = !halves.remove(n));
                     waiting.retain(|n| n >= begun);
                 }
             }

@@ -22,13 +22,14 @@ pub fn check(data_dir: &Path, heard: &[Stored]) -> anyhow::Result<()> {
     }
 }
 
-/// Opens the store of a data folder as the daemon does, and looks for all that was heard.
+/// Opens the store of a data folder as the daemon does, and looks for all that was heard. Says whether it is a rescued one.
 ///
 /// # Errors
-/// It does not open, something that was heard is missing or there twice, or a batch is there in parts.
-pub fn open(data_dir: &Path, boots: &[Boot], heard: &[Stored]) -> anyhow::Result<()> {
-    let disk = SledDisk::open(writer::options(data_dir)).context("the store does not open")?;
-    let (store, opened) = Store::open(disk, writer::gateway()).context("the store does not open")?;
+/// It does not open or, unless it was `damaged` besides, had to be rescued; something that was heard is missing or there twice, or a batch is there in parts.
+pub fn open(data_dir: &Path, boots: &[Boot], heard: &[Stored], damaged: bool) -> anyhow::Result<bool> {
+    let (store, opened) = store::open_or_rescue(writer::options(data_dir), writer::gateway()).context("the store does not open")?;
+    let aside = store::aside(data_dir)?;
+    ensure!(damaged || aside.is_empty(), "a power cut alone left a store that had to be rescued: {aside:?}");
     let boots: BTreeMap<u64, &Boot> = boots.iter().map(|boot| (boot.number, boot)).collect();
     whole_batches(&opened, heard)?;
     let mut seen = BTreeSet::new();
@@ -52,7 +53,7 @@ pub fn open(data_dir: &Path, boots: &[Boot], heard: &[Stored]) -> anyhow::Result
             ensure!(queued || seq <= opened.progress.0, "the event {seq} of boot {} is lost though it was heard", stored.boot);
         }
     }
-    Ok(())
+    Ok(!aside.is_empty())
 }
 
 /// Compares what each batch writes besides its orders with the outbox.

@@ -38,7 +38,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let settings = Settings { writer: binary, folder: folder.path().to_owned(), images: IMAGES_PER_SESSION, syncs: Syncs::Count };
     let report = run_many(images, seed, &settings)?;
     report.failures.iter().for_each(|failure| println!("{failure}\n"));
-    println!("{} images, {} of them with something unsynced; {} failed", report.images, report.open, report.failures.len());
+    let Report { images, open, rescued, failures } = &report;
+    println!("{images} images, {open} with something unsynced, {rescued} of a rescued store; {} failed", failures.len());
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -31,7 +31,7 @@ pub enum Event {
         /// Its size since.
         len: usize,
     },
-    /// A name was changed within its folder; what had the new name before lost it.
+    /// A name was changed, within its folder or into another; what had the new name before lost it.
     Rename {
         /// What was renamed.
         file: FileId,

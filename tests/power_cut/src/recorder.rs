@@ -379,7 +379,6 @@ impl Calls {
             Begun::Sync { file, begun, data_only } => self.push(Event::Sync { file, begun, data_only }),
             Begun::Rename { from, to } => {
                 let (old, new) = (self.place(&from)?, self.place(&to)?);
-                ensure!(old.folder == new.folder, "a name that moves between folders is not modelled: {}", from.display());
                 let file = *self.names.get(&from).with_context(|| format!("{} was never made", from.display()))?;
                 let moved: Vec<_> = self.names.keys().filter(|path| path.starts_with(&from)).cloned().collect();
                 for path in moved {

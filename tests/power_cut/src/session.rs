@@ -15,6 +15,8 @@ use std::sync::PoisonError;
 
 /// Boots of one session.
 const BOOTS: u64 = 4;
+/// So often a boot finds a store with a spoilt file.
+const DAMAGED_PER_MILLE: u64 = 250;
 /// The data folder in the folder that is recorded, so that its own name is part of the record.
 pub const DATA_DIR: &str = "data";
 
@@ -38,6 +40,8 @@ pub struct Report {
     pub images: usize,
     /// Of these, such in which something was left to luck.
     pub open: usize,
+    /// Of these, such with a store that was rescued, whole or in the middle of it.
+    pub rescued: usize,
     /// What went wrong, a paragraph each.
     pub failures: Vec<String>,
 }
@@ -47,6 +51,7 @@ impl Report {
     pub fn add(&mut self, other: Report) {
         self.images += other.images;
         self.open += other.open;
+        self.rescued += other.rescued;
         self.failures.extend(other.failures);
     }
 }
@@ -59,6 +64,7 @@ pub fn run(seed: u64, settings: &Settings) -> anyhow::Result<Report> {
     let mut dice = Dice::for_part(seed, u64::MAX);
     let mut report = Report::default();
     let (mut boots, mut heard) = (Vec::new(), Vec::new());
+    let mut damaged = false;
     let mut disk = Tree::default();
     for number in 0..BOOTS {
         let large_per_mille = dice.pick(&[0, 50, 600]);
@@ -72,7 +78,9 @@ pub fn run(seed: u64, settings: &Settings) -> anyhow::Result<Report> {
             all.extend(record.heard(image.cut).filter_map(Stored::parse));
             report.images += 1;
             report.open += usize::from(image.unsynced > 0);
-            if let Err(error) = judge_image(&image, &boots, &all, settings, &mut dice) {
+            let judged = judge_image(&image, (&boots, &all), damaged, settings, &mut dice);
+            report.rescued += usize::from(matches!(judged, Ok(true)));
+            if let Err(error) = judged {
                 let (cut, events) = (image.cut, record.events.len());
                 report.failures.push(format!(
                     "seed {seed}, boot {number}, image {n}, cut before event {cut} of {events}: {error:#}\n  {}\n  next event: {}",
@@ -85,6 +93,10 @@ pub fn run(seed: u64, settings: &Settings) -> anyhow::Result<Report> {
         }
         let Some(next) = next else { break };
         (disk, heard) = next;
+        // Once in a while more than the power fails, so that the rescue is cut off too.
+        if dice.chance(DAMAGED_PER_MILLE) {
+            damaged |= disk.spoil(Path::new(DATA_DIR).join("store/conf").as_path());
+        }
     }
     Ok(report)
 }
@@ -113,16 +125,23 @@ pub fn throw_cut(record: &Record, dice: &mut Dice) -> usize {
     dice.index(record.events.len() + 1)
 }
 
-fn judge_image(image: &Image, boots: &[Boot], heard: &[Stored], settings: &Settings, dice: &mut Dice) -> anyhow::Result<()> {
+fn judge_image(
+    image: &Image,
+    (boots, heard): (&[Boot], &[Stored]),
+    damaged: bool,
+    settings: &Settings,
+    dice: &mut Dice,
+) -> anyhow::Result<bool> {
     let folder = tempfile::tempdir_in(&settings.folder)?;
     image.tree.write_to(folder.path())?;
     let data_dir = folder.path().join(DATA_DIR);
     let _nobody_starts = trace::STARTING.read().unwrap_or_else(PoisonError::into_inner);
     // Whoever opens first also recovers: so each gets its share of the images as the cut left them.
-    let judged = if dice.chance(500) {
-        judge::check(&data_dir, heard).and_then(|()| judge::open(&data_dir, boots, heard))
+    // A damaged one has to be opened as the daemon does before there is anything to check.
+    let judged = if !damaged && dice.chance(500) {
+        judge::check(&data_dir, heard).and_then(|()| judge::open(&data_dir, boots, heard, damaged))
     } else {
-        judge::open(&data_dir, boots, heard).and_then(|()| judge::check(&data_dir, heard))
+        judge::open(&data_dir, boots, heard, damaged).and_then(|rescued| judge::check(&data_dir, heard).map(|()| rescued))
     };
     if judged.is_err()
         && let Some(keep) = std::env::var_os("POWER_CUT_KEEP")

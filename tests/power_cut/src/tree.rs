@@ -139,6 +139,23 @@ impl Tree {
         contents
     }
 
+    /// Overwrites a file with zeros; says whether there is one.
+    pub fn spoil(&mut self, path: &Path) -> bool {
+        let mut file = ROOT;
+        for part in path.components() {
+            let Some(Node::Folder(entries)) = self.nodes.get(&file) else { return false };
+            let Some(next) = part.as_os_str().to_str().and_then(|name| entries.get(name)) else { return false };
+            file = *next;
+        }
+        match self.nodes.get_mut(&file) {
+            Some(Node::File(bytes)) => {
+                bytes.fill(0);
+                true
+            }
+            Some(Node::Folder(_)) | None => false,
+        }
+    }
+
     /// Where two trees first differ in what has a name.
     pub fn difference(&self, other: &Tree) -> Option<String> {
         let (left, right) = (self.contents(), other.contents());

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use store::{Room, SledDisk, SledOptions, Store};
+use store::{Room, SledOptions};
 
 /// The batches of one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Boot {
     /// # Errors
     /// The store cannot be opened or written.
     pub fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
-        let (mut store, opened) = Store::open(SledDisk::open(options(data_dir))?, gateway())?;
+        let (mut store, opened) = store::open_or_rescue(options(data_dir), gateway())?;
         let mut dice = Dice::for_part(self.seed, self.number);
         store.apply(&[Change::Epoch(self.epoch())])?;
         let (mut next, mut progress) = (opened.next_seq.0, opened.progress.0);
