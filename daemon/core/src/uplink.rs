@@ -257,9 +257,15 @@ impl Uplink {
         match outcome {
             // True whichever handle says so: an older one may report until it is gone.
             Delivery::Acknowledged => self.acknowledged(seq),
-            Delivery::Failed { .. } if producer != self.producer => {}
+            Delivery::Failed { .. } if producer != self.producer && !self.is_being_replaced(producer) => {}
             Delivery::Failed { class, reason } => self.failed(now, wall_ms, seq, class, &reason, random),
         }
+    }
+
+    /// The first of a batch's failures asks for a new producer; those of the rest, which come right behind it, say as much about their
+    /// events.
+    fn is_being_replaced(&self, producer: ProducerId) -> bool {
+        self.line == Line::Making && producer.0 + 1 == self.producer.0
     }
 
     fn acknowledged(&mut self, seq: Seq) {
