@@ -1,4 +1,4 @@
-//! The allocator's settings: the only place of the daemon with unsafe code.
+//! The allocator's settings.
 //!
 //! With its defaults glibc keeps an arena per thread, and after some large blocks were freed it serves the next ones from the heap, where
 //! sled's segments leave holes that are never given back. The store alone then occupies 40 to 60 MiB with 100,000 events queued, and

@@ -14,6 +14,7 @@ import concurrent.futures
 import json
 import pathlib
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ import certificates
 import kafka_cluster
 import parts
 import sarama
-from kafka_cluster import DESCRIBE, READ, TOPIC, WRITE
+from kafka_cluster import DESCRIBE, DESCRIBE_CONFIGS, READ, TOPIC, WRITE
 
 # A refused client is given up for 30 s, an event that needs a person is tried again after 30 s.
 HEALS_WITHIN_S = 60
@@ -162,7 +163,7 @@ class Secured:
                 **self._listener("certificate", good),
                 **self._listener("expired", expired),
                 "listener.name.password.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
-                "listener.name.password.plain.sasl.jaas.config": login("plain.PlainLoginModule", "plain", "topic", "status"),
+                "listener.name.password.plain.sasl.jaas.config": login("plain.PlainLoginModule", "plain", "topic", "status", "check"),
                 "listener.name.password.scram-sha-512.sasl.jaas.config": login("scram.ScramLoginModule"),
                 "listener.name.certificate.ssl.client.auth": "required",
                 "listener.name.certificate.ssl.principal.mapping.rules": "RULE:^CN=([a-z]*)$/$1/",
@@ -331,6 +332,26 @@ def a_missing_topic_is_said_and_taken_once_it_is_there(secured):
         house.ledger(secured.kafka)
 
 
+def a_topic_made_anew_under_its_name_is_noticed(secured):
+    topic = "anew-statuses"
+    secured.kafka.create_topic(topic)
+    more = f'[[downlink]]\ntopic = "{topic}"\nselect = "partition"\npartition = 0\n'
+    with secured.house("anew", more=more) as house:
+        house.orders(3)
+        house.delivers()
+        house.hears_that_it_is_paid(secured.kafka, topic)
+        house.ledger(secured.kafka)
+        gone = list(house.stored)
+        for each in (house.topic, topic):
+            secured.kafka.delete_topic(each)
+            secured.kafka.create_topic(each)
+        house.orders(3)
+        house.delivers()
+        house.ledger(secured.kafka, without=gone)
+        house.hears_that_it_is_paid(secured.kafka, topic, limit_s=90)
+        house.says("a topic was made anew under the same name; what was in it is gone", topic)
+
+
 def what_is_too_large_becomes_a_dead_letter_and_the_rest_of_its_batch_goes_through(secured):
     with secured.house("large", made=False) as house:
         house.orders(20)
@@ -350,6 +371,130 @@ def what_is_too_large_becomes_a_dead_letter_and_the_rest_of_its_batch_goes_throu
         house.ledger(secured.kafka, without=too_large + alone)
 
 
+def a_quota_only_delays(secured):
+    with secured.house("quota") as house:
+        house.orders(1)
+        house.delivers()
+        before_s = house.metric("publish_seconds_sum")
+        secured.kafka.limit_producer("dumbwaiter-quota", 300)
+        house.orders(20)
+        parts.until("events take longer", lambda: house.metric("publish_seconds_sum") > before_s + 5, HEALS_WITHIN_S)
+        secured.kafka.limit_producer("dumbwaiter-quota", None)
+        house.orders(3)
+        house.delivers()
+        assert house.ledger(secured.kafka) == 0, "a quota doubles nothing"
+
+
+# ---- check --online ---------------------------------------------------------------------------------------------------
+
+
+def check(house):
+    """What `dumbwaiter check --online` says: its exit code, and all its lines."""
+    command = [parts.daemon(), "check", "--online", "--config", house.gateway.config]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def checked(house, code, *sentences):
+    found = check(house)
+    missing = [sentence for sentence in sentences if sentence not in found[1]]
+    assert found[0] == code and not missing, f"{found[0]}, without {missing}:\n{found[1]}"
+
+
+def what_check_says_of_connections(secured):
+    right = secured.authority.sign("checked", file="checked")
+    tls = f'security = "ssl"\nca_file = "{secured.authority.pem}"\n'
+    ours = f'cert_file = "{right[0]}"\nkey_file = "{right[1]}"\n'
+    wrong_password, file = secured.password("plain", "PLAIN", WRONG, name="checked")
+    elsewhere = tls.replace(str(secured.authority.pem), str(secured.other_authority.pem))
+    cases = [
+        ("PASSWORD", wrong_password, "see kafka.username, kafka.password_file"),
+        ("CERTIFICATE", elsewhere + ours, "self-signed certificate in certificate chain"),
+        ("EXPIRED", tls, "(certificate has expired)"),
+        ("CERTIFICATE", tls, "the brokers want another certificate than kafka.cert_file gives"),
+        ("DIRECT", tls, "the port may speak no TLS"),
+        ("CERTIFICATE", "", "the port may speak TLS"),
+    ]
+    for listener, security, sentence in cases:
+        house = House("checked", secured.kafka.brokers(listener), security)
+        checked(house, 2, "kafka: the brokers cannot be used", sentence)
+    file.write_text(RIGHT)
+    checked(House("checked", secured.kafka.brokers("PASSWORD"), wrong_password), 2, "kafka.topic: checked-events is denied, or is not there")
+
+
+def what_check_says_of_topics_and_rights(secured):
+    kafka = secured.kafka
+    security, _ = secured.password("check", "PLAIN", RIGHT)
+    more = '[[downlink]]\ntopic = "check-statuses"\nselect = "partition"\npartition = 3\n'
+    house = House("check", kafka.brokers("PASSWORD"), security, more=more)
+    for topic in ("check-events", "check-life", "check-statuses"):
+        kafka.create_topic(topic, 3)
+        kafka.allow("check", DESCRIBE, TOPIC, topic)
+    denied = ["check-events may not be written; grant WRITE", "check-life may not be written", "check-statuses may not be read"]
+    checked(house, 2, *denied, "order-events-dlq is denied, or is not there")
+    kafka.allow("check", READ, TOPIC, "check-statuses")
+    for topic in ("check-events", "check-life"):
+        kafka.allow("check", WRITE, TOPIC, topic)
+    checked(house, 2, "check-events has 3 partitions, and may be written", "check-statuses has 3 partitions, and none is number 3")
+    kafka.create_topic("check-statuses-2", 4)
+    kafka.allow("check", READ, TOPIC, "check-statuses-2")
+    house.gateway.config.write_text(house.gateway.config.read_text().replace("check-statuses", "check-statuses-2"))
+    # How large a record may be is a right of its own: without it, it is only noted.
+    checked(house, 0, "it needs DESCRIBE_CONFIGS", "everything that it names answers")
+    kafka.allow("check", DESCRIBE_CONFIGS, TOPIC, "check-events")
+    checked(house, 0, "check-events takes records and batches of 1048588 bytes")
+    kafka.set_topic("check-events", max_message_bytes=40_000)
+    checked(house, 0, "after an outage events go one by one")
+    kafka.set_topic("check-events", max_message_bytes=4_000)
+    checked(house, 2, "larger ones become dead letters; raise its max.message.bytes")
+
+
+# ---- brokers ---------------------------------------------------------------------------------------------------------
+
+
+def a_broker_that_comes_back_with_an_empty_disk_is_noticed(_):
+    with kafka_cluster.Cluster() as kafka:
+        kafka.create_topic("wiped-events")
+        with House("wiped", kafka.brokers()) as house:
+            house.orders(3)
+            house.delivers()
+            house.ledger(kafka)
+            gone = list(house.stored)
+            kafka.stop_node(1)
+            house.orders(3)
+            house.waits(6)
+            kafka.wipe(1)
+            kafka.start_node(1)
+            kafka.create_topic(house.topic)
+            house.orders(3)
+            house.delivers()
+            house.ledger(kafka, without=gone)
+
+
+def a_killed_leader_is_replaced_and_too_few_replicas_are_waited_for(_):
+    with kafka_cluster.Cluster(nodes=3) as kafka:
+        kafka.create_topic("leader-events", min_insync_replicas=2)
+        kafka.create_topic("replicas-events", min_insync_replicas=3)
+        with House("leader", kafka.brokers()) as leader, House("replicas", kafka.brokers()) as replicas:
+            for house in (leader, replicas):
+                house.orders(3)
+                house.delivers()
+            victim, in_sync = kafka.leader(leader.topic)
+            assert len(in_sync) == 3, in_sync
+            kafka.kill(victim)
+            for house in (leader, replicas):
+                house.orders(3)
+            took_s = leader.delivers(limit_s=30)
+            # A broker that waits for its replicas answers nothing else on that connection, for up to half a minute.
+            replicas.says("kafka answers, but acknowledges nothing; it is waited for", "2 of 3 replicas are in sync", limit_s=90)
+            replicas.waits(6, kafka="up")
+            kafka.start_node(victim)
+            replicas.delivers()
+            for house in (leader, replicas):
+                house.ledger(kafka)
+    print(f"a killed leader was replaced after {took_s:.1f} s", flush=True)
+
+
 CASES = [
     a_wrong_password_is_corrected_in_its_file,
     a_wrong_scram_password_is_corrected_in_its_file,
@@ -360,8 +505,14 @@ CASES = [
     a_plain_line_towards_a_tls_port_is_said,
     a_topic_that_is_denied_is_said_and_taken_once_it_is_allowed,
     statuses_are_read_without_a_right_on_the_group_and_said_to_be_denied_without_one_on_the_topic,
+    what_check_says_of_connections,
+    what_check_says_of_topics_and_rights,
     a_missing_topic_is_said_and_taken_once_it_is_there,
+    a_topic_made_anew_under_its_name_is_noticed,
     what_is_too_large_becomes_a_dead_letter_and_the_rest_of_its_batch_goes_through,
+    a_quota_only_delays,
+    a_broker_that_comes_back_with_an_empty_disk_is_noticed,
+    a_killed_leader_is_replaced_and_too_few_replicas_are_waited_for,
 ]
 
 

@@ -2,7 +2,7 @@
 
 use super::{CheckArgs, EXIT_WRONG};
 use crate::config::{Config, Environment, HostPort, Problems};
-use crate::kafka::{self, Connection};
+use crate::kafka::{self, Connection, Finding};
 use serde_json::json;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// The key of the brokers.
+const BROKERS: &str = "kafka.brokers";
 /// A broker that takes longer to take a connection counts as not there.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,14 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     if !args.online {
         return ExitCode::SUCCESS;
     }
-    let missing = absent(&config).await;
+    let mut missing = absent(&config).await;
+    for finding in ask_kafka(&config, &missing).await {
+        match finding {
+            Finding::Right(what) => println!("{what}"),
+            Finding::Note(what) => println!("note: {what}"),
+            Finding::Wrong(what) => missing.push(what),
+        }
+    }
     for what in &missing {
         eprintln!("{what}");
     }
@@ -63,11 +72,23 @@ fn librdkafka(config: &Config) -> serde_json::Value {
     json!({"producer": producer, "consumer": consumer})
 }
 
+/// What Kafka says of what the config asks of it, unless all brokers are among those that do not answer at all.
+async fn ask_kafka(config: &Config, absent: &[String]) -> Vec<Finding> {
+    let Some(section) = &config.kafka else { return vec![] };
+    if absent.iter().filter(|line| line.starts_with(BROKERS)).count() == section.brokers.len() {
+        return vec![];
+    }
+    let connection = Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+    let downlinks = config.downlinks.clone();
+    let asked = tokio::task::spawn_blocking(move || kafka::look(&connection, &downlinks)).await;
+    asked.unwrap_or_else(|error| vec![Finding::Wrong(format!("kafka could not be asked: {error}"))])
+}
+
 /// What the config names and is not there, each with what to do.
 async fn absent(config: &Config) -> Vec<String> {
     let mut targets: Vec<(&str, HostPort)> = vec![];
     if let Some(kafka) = &config.kafka {
-        targets.extend(kafka.brokers.iter().map(|broker| ("kafka.brokers", broker.0.clone())));
+        targets.extend(kafka.brokers.iter().map(|broker| (BROKERS, broker.0.clone())));
     }
     if let Some(mqtt) = &config.mqtt {
         targets.push(("mqtt.url", mqtt.url.address.clone()));
@@ -136,20 +157,20 @@ mod tests {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (there_at, gone_at) = (there.local_addr().unwrap(), gone.local_addr().unwrap());
         drop(gone);
-        let (config, args) =
-            check(folder.path(), &format!("gateway.id = 'g'\nkafka.brokers = '{there_at}'\nmqtt.url = 'mqtt://{there_at}'"));
+        let (config, args) = check(folder.path(), &format!("gateway.id = 'g'\nmqtt.url = 'mqtt://{there_at}'"));
         assert_eq!(absent(&config).await, Vec::<String>::new());
         assert_eq!(run(&args).await, ExitCode::SUCCESS);
         let lines = format!(
             "gateway.id = 'g'\nkafka.brokers = '{there_at},{gone_at}'\nmqtt.url = 'mqtt://{gone_at}'\n[[serial]]\nterminal = 'a'\npath = '/dev/none'\n[[serial]]\nterminal = 'b'\npath = '{}'",
             folder.path().display()
         );
-        let (config, args) = check(folder.path(), &lines);
+        let (config, _) = check(folder.path(), &lines);
         let absent = absent(&config).await;
         let keys: Vec<&str> = absent.iter().map(|line| line.split(": ").next().unwrap()).collect();
         assert_eq!(keys, ["kafka.brokers", "mqtt.url", "serial.path", "serial.path"], "{absent:#?}");
         assert!(absent[0].contains(&gone_at.to_string()), "{absent:#?}");
         assert!(absent[2].contains("is not there") && absent[3].contains("is no serial port"), "{absent:#?}");
+        let (_, args) = check(folder.path(), &format!("gateway.id = 'g'\nkafka.brokers = '{gone_at}'"));
         assert_eq!(run(&args).await, ExitCode::from(EXIT_WRONG));
     }
 

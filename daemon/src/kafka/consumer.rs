@@ -7,6 +7,7 @@
 use super::client::{Connection, REFUSED_PAUSE, Refused, Voice, drop_within_limit, shown};
 use super::errors::{class, reason};
 use super::partitioner::partition_of;
+use super::topics;
 use crate::config::{self, DownlinkSource};
 use gateway::ids::Name;
 use gateway::io::{FailureClass, PartitionName, Record, Select};
@@ -44,6 +45,8 @@ const FETCH_WAIT_MS: &str = "10000";
 const LOOK_MISSING: Duration = Duration::from_secs(5);
 /// … and while all are there: new partitions show then.
 const LOOK: Duration = Duration::from_secs(300);
+/// Topics are asked for their ids this often while no record comes: one made anew under the same name is never told of otherwise.
+const IDENTIFY: Duration = Duration::from_secs(40);
 /// Offsets are committed for lag tools this often, if they moved.
 const COMMIT: Duration = Duration::from_secs(60);
 /// The lag is measured this often.
@@ -94,6 +97,7 @@ impl Downlink {
             stored: offsets.into_iter().collect(),
             reading: BTreeMap::new(),
             missing: BTreeSet::new(),
+            ids: BTreeMap::new(),
             fetch_failure: None,
             records,
             stop: Arc::clone(&stop),
@@ -179,6 +183,8 @@ struct Reader {
     stored: BTreeMap<PartitionName, i64>,
     reading: BTreeMap<PartitionName, Reading>,
     missing: BTreeSet<String>,
+    /// The topics' ids, as the current consumer found them.
+    ids: BTreeMap<String, String>,
     /// Why records could not be fetched, since one last was.
     fetch_failure: Option<String>,
     records: mpsc::Sender<Record>,
@@ -225,7 +231,8 @@ impl Reader {
     /// Reads until the end of the daemon, or until only a new consumer can go on.
     fn read(&mut self, consumer: &BaseConsumer<Voice>, refused: &Refused) {
         let now = Instant::now();
-        let (mut look_at, mut commit_at, mut measure_at) = (now, now + COMMIT, now + MEASURE);
+        let (mut look_at, mut commit_at, mut measure_at, mut identify_at) = (now, now + COMMIT, now + MEASURE, now);
+        self.ids.clear();
         while !self.stopped() {
             let now = Instant::now();
             if refused.lasting().is_some() {
@@ -239,6 +246,14 @@ impl Reader {
             if now >= look_at {
                 look_at = now + if self.look(consumer) { LOOK } else { LOOK_MISSING };
             }
+            if now >= identify_at {
+                identify_at = now + IDENTIFY;
+                let anew = self.made_anew(consumer);
+                if !anew.is_empty() {
+                    self.let_go(consumer);
+                    return self.stored.retain(|at, _| !anew.contains(&at.topic));
+                }
+            }
             if now >= commit_at {
                 commit_at = now + COMMIT;
                 self.commit(consumer);
@@ -250,6 +265,7 @@ impl Reader {
             match consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {
+                    identify_at = now + IDENTIFY;
                     if let Err(Closed) = self.hand_on(&message) {
                         return;
                     }
@@ -273,6 +289,26 @@ impl Reader {
         } else {
             tracing::debug!(reason = self.fetch_failure, "kafka consumer");
         }
+    }
+
+    /// The topics that have another id than before: a consumer hangs on these, or reads on at an offset that means nothing any more.
+    fn made_anew(&mut self, consumer: &BaseConsumer<Voice>) -> BTreeSet<String> {
+        let mut anew = BTreeSet::new();
+        for topic in self.settings.topics.iter().map(|topic| topic.topic.as_str()) {
+            let found = match topics::describe(consumer.client(), topic, ASK_LIMIT) {
+                Ok(found) => found,
+                // The others would be waited for just as long.
+                Err(RDKafkaErrorCode::OperationTimedOut) => break,
+                // Who may not ask, or asks an old broker, goes without.
+                Err(_) => continue,
+            };
+            let before = self.ids.insert(topic.to_owned(), found.id.clone());
+            if before.is_some_and(|before| before != found.id) {
+                tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
+                anew.insert(topic.to_owned());
+            }
+        }
+        anew
     }
 
     /// Finds out what there is to read and begins what is not read yet; `false` if something is missing.

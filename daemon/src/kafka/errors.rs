@@ -3,9 +3,28 @@
 use gateway::io::FailureClass;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-/// Codes that are not [`FailureClass::Hold`]. Whatever Kafka may say that nobody here has thought of is held: holding keeps the order
-/// and loses nothing.
+/// The class of each code that was thought of; the table of docs/operations.md has the same. Whatever else Kafka may say is held: holding
+/// keeps the order and loses nothing.
 const CLASSES: &[(FailureClass, &[Code])] = &[
+    (
+        FailureClass::Hold,
+        &[
+            Code::BrokerTransportFailure,
+            Code::AllBrokersDown,
+            Code::OperationTimedOut,
+            Code::NotLeaderForPartition,
+            Code::LeaderNotAvailable,
+            Code::NotEnoughReplicas,
+            Code::NotEnoughReplicasAfterAppend,
+            Code::ThrottlingQuotaExceeded,
+            Code::KafkaStorageError,
+            Code::QueueFull,
+            Code::MessageTimedOut,
+            Code::PurgeQueue,
+            Code::PurgeInflight,
+            Code::Unknown,
+        ],
+    ),
     (
         FailureClass::ThisEvent,
         &[Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidRecord, Code::InvalidTimestamp, Code::PolicyViolation],
@@ -137,52 +156,66 @@ pub(super) fn reason(error: &KafkaError) -> String {
 mod tests {
     use super::*;
 
-    macro_rules! rows {
-        ($($name:ident: $code:ident $number:literal => $class:ident;)*) => {$(
-            #[test]
-            fn $name() {
-                assert_eq!(Code::$code as i32, $number);
-                assert_eq!(class(Code::$code), FailureClass::$class);
-            }
-        )*};
+    const PAGE: &str = include_str!("../../../docs/operations.md");
+    const SOURCES: [&str; 4] =
+        [include_str!("errors.rs"), include_str!("producer/keeper.rs"), include_str!("consumer.rs"), include_str!("../event_loop.rs")];
+    const CASES: [&str; 2] = [include_str!("tests.rs"), include_str!("../../../tests/real/kafka_errors.py")];
+
+    /// The cells of each row of the page's table of errors.
+    fn rows() -> Vec<Vec<&'static str>> {
+        let chapter = PAGE.split("## Kafka's errors").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+        let table = chapter.split("| class | errors |").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+        let cells = |row: &'static str| row.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>();
+        let rows: Vec<_> = table.lines().skip(2).map(cells).collect();
+        assert!(rows.len() > 10 && rows.iter().all(|cells| cells.len() == 5), "{rows:#?}");
+        rows
     }
 
-    rows! {
-        a_full_queue_is_held: QueueFull -184 => Hold;
-        an_expired_message_is_held: MessageTimedOut -192 => Hold;
-        a_purge_of_the_queue_is_held: PurgeQueue -152 => Hold;
-        a_purge_in_flight_is_held: PurgeInflight -151 => Hold;
-        a_timeout_is_held: OperationTimedOut -185 => Hold;
-        a_lost_connection_is_held: BrokerTransportFailure -195 => Hold;
-        no_broker_is_held: AllBrokersDown -187 => Hold;
-        too_few_replicas_are_held: NotEnoughReplicas 19 => Hold;
-        a_broker_without_disk_is_held: KafkaStorageError 56 => Hold;
-        a_quota_is_held: ThrottlingQuotaExceeded 89 => Hold;
-        the_unknown_is_held: Unknown -1 => Hold;
-        a_message_over_the_limit_fails_alone: MessageSizeTooLarge 10 => ThisEvent;
-        a_batch_over_the_limit_fails_its_events: MessageBatchTooLarge 18 => ThisEvent;
-        an_invalid_record_fails_alone: InvalidRecord 87 => ThisEvent;
-        an_invalid_timestamp_fails_alone: InvalidTimestamp 32 => ThisEvent;
-        a_policy_fails_one_event: PolicyViolation 44 => ThisEvent;
-        a_fatal_error_needs_a_new_handle: Fatal -150 => Recreate;
-        a_gap_needs_a_new_handle: GaplessGuarantee -148 => Recreate;
-        a_sequence_out_of_order_needs_a_new_handle: OutOfOrderSequenceNumber 45 => Recreate;
-        a_forgotten_producer_needs_a_new_handle: UnknownProducerId 59 => Recreate;
-        a_lost_id_mapping_needs_a_new_handle: InvalidProducerIdMapping 49 => Recreate;
-        an_invalid_transactional_state_needs_a_new_handle: InvalidTransactionalState 48 => Recreate;
-        an_old_epoch_needs_a_new_handle: InvalidProducerEpoch 47 => Recreate;
-        a_fence_needs_a_new_handle: Fenced -144 => Recreate;
-        a_denied_topic_needs_a_person: TopicAuthorizationFailed 29 => Person;
-        a_denied_cluster_needs_a_person: ClusterAuthorizationFailed 31 => Person;
-        a_denied_transactional_id_needs_a_person: TransactionalIdAuthorizationFailed 53 => Person;
-        a_wrong_password_needs_a_person: Authentication -169 => Person;
-        a_refused_login_needs_a_person: SaslAuthenticationFailed 58 => Person;
-        a_wrong_certificate_needs_a_person: SSL -181 => Person;
-        an_unknown_host_needs_a_person: Resolve -193 => Person;
-        a_missing_topic_needs_a_person: UnknownTopicOrPartition 3 => Person;
-        a_topic_unknown_at_send_needs_a_person: UnknownTopic -188 => Person;
-        a_missing_partition_needs_a_person: UnknownPartition -190 => Person;
-        a_compression_that_the_topic_refuses_needs_a_person: UnsupportedCompressionType 76 => Person;
+    fn quoted(cell: &'static str) -> impl Iterator<Item = &'static str> {
+        cell.split('`').skip(1).step_by(2)
+    }
+
+    #[test]
+    fn the_page_and_the_code_give_each_error_the_same_class() {
+        let word = |class: FailureClass| match class {
+            FailureClass::Hold => "hold",
+            FailureClass::ThisEvent => "this event only",
+            FailureClass::Recreate => "recreate the producer",
+            FailureClass::Person => "a person is needed",
+        };
+        let of_code = |class: FailureClass, code: &Code| (format!("{code:?} ({})", *code as i32), word(class).to_owned());
+        let mut coded: Vec<_> = CLASSES.iter().flat_map(|(class, codes)| codes.iter().map(|code| of_code(*class, code))).collect();
+        let errors = |cell: &'static str| cell.split(", ").filter(|name| *name != "–");
+        let mut written: Vec<_> =
+            rows().iter().flat_map(|row| errors(row[1]).map(|name| (name.to_owned(), row[0].to_owned())).collect::<Vec<_>>()).collect();
+        coded.sort();
+        written.sort();
+        assert_eq!(coded, written);
+    }
+
+    #[test]
+    fn the_sentences_of_the_page_are_those_of_the_code() {
+        for row in rows() {
+            for sentence in quoted(row[2]).filter(|sentence| !sentence.starts_with("dumbwaiter ")) {
+                assert!(SOURCES.iter().any(|source| source.contains(sentence)), "nothing says {sentence:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_row_of_the_page_is_driven_by_a_test() {
+        for row in rows() {
+            assert!(row[4] == "the simulator" || quoted(row[4]).count() > 0, "{row:?}");
+            for name in quoted(row[4]) {
+                let defined = |source: &str| source.contains(&format!("fn {name}(")) || source.contains(&format!("def {name}("));
+                assert!(CASES.into_iter().any(defined), "no test is named {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_thought_of_is_held() {
+        assert_eq!(class(Code::CoordinatorNotAvailable), FailureClass::Hold);
     }
 
     /// Sentences of librdkafka 2.12 towards Apache Kafka 4.1.

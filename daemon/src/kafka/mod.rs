@@ -7,13 +7,16 @@
 mod client;
 mod consumer;
 mod errors;
+mod look;
 mod partitioner;
 mod producer;
 mod sign_of_life;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 pub use client::Connection;
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
+pub use look::{Finding, look};
 pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
 pub use sign_of_life::SignOfLife;

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// Commands that wait for the keeper. The core asks for one producer at a time; beyond it a new producer is refused.
 const COMMANDS_MAX: usize = 4;
 /// librdkafka counts values only; an encoded value is larger than the event's weight by the envelope, at most by this.
-const ENVELOPE_BYTES_MAX: usize = 1024;
+pub(super) const ENVELOPE_BYTES_MAX: usize = 1024;
 
 /// What the uplink needs to know.
 #[derive(Debug, Clone)]

@@ -225,6 +225,50 @@ fn a_record_that_is_too_large_is_this_events_failure() {
     up.uplink.stop(LIMIT);
 }
 
+/// What the broker says in answer to a batch, and what comes of its event: librdkafka mends some of it by itself.
+#[test]
+fn each_class_comes_back_as_the_table_says() {
+    use RDKafkaRespErr::*;
+    let cases = [
+        (RD_KAFKA_RESP_ERR_INVALID_RECORD, Some(FailureClass::ThisEvent)),
+        (RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, Some(FailureClass::ThisEvent)),
+        (RD_KAFKA_RESP_ERR_POLICY_VIOLATION, Some(FailureClass::ThisEvent)),
+        (RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE, Some(FailureClass::ThisEvent)),
+        (RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, Some(FailureClass::Person)),
+        (RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE, Some(FailureClass::Person)),
+        (RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT, Some(FailureClass::Person)),
+        (RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, Some(FailureClass::Recreate)),
+        (RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, Some(FailureClass::Recreate)),
+        (RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING, Some(FailureClass::Recreate)),
+        (RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED, Some(FailureClass::Hold)),
+        (RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID, None),
+        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, None),
+        (RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND, None),
+        (RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, None),
+        (RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, None),
+        (RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR, None),
+    ];
+    let outcome = |error| {
+        let cluster = cluster("order-events", 1);
+        let up = Up::start(&cluster, Partitioner::Fnv1aRandom);
+        cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
+        up.uplink.deliver(ProducerId(1), Seq(1), &event(1, "order-1"));
+        let (_, _, outcome) = up.outcomes(1).remove(0);
+        up.uplink.stop(LIMIT);
+        match outcome {
+            Delivery::Acknowledged => None,
+            Delivery::Failed { class, .. } => Some(class),
+        }
+    };
+    std::thread::scope(|threads| {
+        // Each mostly waits.
+        let running = cases.map(|(error, expected)| (error, expected, threads.spawn(move || outcome(error))));
+        for (error, expected, case) in running {
+            assert_eq!(case.join().unwrap(), expected, "{error:?}");
+        }
+    });
+}
+
 #[test]
 fn the_line_is_seen_to_fail_and_to_come_back_and_nothing_is_lost() {
     let cluster = cluster("order-events", 1);

@@ -40,7 +40,7 @@ impl Handle {
             voice,
             mailbox: Arc::new(Mailbox::new(made_for)),
             broken: AtomicBool::new(false),
-            refused: OnceLock::new(),
+            given_up: OnceLock::new(),
             ended: AtomicBool::new(false),
             report,
             line,
@@ -89,7 +89,15 @@ impl Handle {
 
     /// From now on whatever fails fails for this reason, and needs a person.
     pub(super) fn refuse(&self, why: &str) {
-        self.producer.context().refused.get_or_init(|| why.to_owned());
+        self.producer.context().given_up.get_or_init(|| (FailureClass::Person, why.to_owned()));
+    }
+
+    /// Takes and sends nothing any more; what it holds fails, and a new handle will do.
+    pub(super) fn give_up(&self, why: &str) {
+        let context = self.producer.context();
+        context.given_up.get_or_init(|| (FailureClass::Recreate, why.to_owned()));
+        context.broken.store(true, Ordering::Relaxed);
+        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 
     /// Drops all that is queued or in flight, then the producer; `false` if it hangs and was left behind, purged: it sends nothing any
@@ -118,7 +126,7 @@ pub(super) struct Context {
     /// An event failed: nothing behind it may be taken, or it would overtake.
     broken: AtomicBool,
     /// What was purged failed for this reason.
-    refused: OnceLock<String>,
+    given_up: OnceLock<(FailureClass, String)>,
     /// The poller shall end.
     ended: AtomicBool,
     report: Report,
@@ -152,8 +160,8 @@ impl ProducerContext for Context {
             }
             Err((error, _)) => {
                 self.broken.store(true, Ordering::Relaxed);
-                match self.refused.get() {
-                    Some(why) => Delivery::Failed { class: FailureClass::Person, reason: why.clone() },
+                match self.given_up.get() {
+                    Some((class, why)) => Delivery::Failed { class: *class, reason: why.clone() },
                     None => failed(error),
                 }
             }

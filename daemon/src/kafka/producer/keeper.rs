@@ -1,12 +1,14 @@
 //! What may take long and must not keep the event loop: making and dropping handles, and asking about the line.
 
-use super::handle::Handle;
+use super::handle::{Context, Handle};
 use super::{Current, Mailbox, Report, UplinkReport, UplinkSettings, lock};
 use crate::kafka::client::{REFUSED_PAUSE, Refused, Voice, explained};
 use crate::kafka::errors::{Refusal, reason};
+use crate::kafka::topics;
 use gateway::ids::ProducerId;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::Producer;
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::producer::{BaseProducer, Producer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -23,6 +25,8 @@ const PROBE_IDLE: Duration = Duration::from_secs(15);
 /// An answer to that is waited for this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
+/// A broker that answers and acknowledges nothing, though events wait, is told of after this.
+const STALLED: Duration = Duration::from_secs(20);
 /// A refusal that stays the same is said again after this.
 const REFUSED_SAY: Duration = Duration::from_secs(3600);
 
@@ -97,6 +101,13 @@ impl Line {
     }
 }
 
+/// Events wait and brokers answer, but acknowledge none of them.
+enum Stall {
+    No,
+    Since(Instant),
+    Said,
+}
+
 /// Makes and drops handles, and asks about the line: all that may take long.
 pub(super) struct Keeper {
     settings: UplinkSettings,
@@ -110,6 +121,9 @@ pub(super) struct Keeper {
     /// One for all handles: a new one begins with what the older one said already.
     voice: Arc<Voice>,
     topic_trouble: Option<RDKafkaErrorCode>,
+    /// The topic's id, as the current handle found it.
+    topic_id: Option<String>,
+    stall: Stall,
     /// The refusal that was said last, and when.
     refusal: Option<(Refusal, Instant)>,
 }
@@ -125,7 +139,20 @@ impl Keeper {
         let heard = Arc::clone(&line);
         let voice = Arc::new(Voice::new("uplink", move |code, text| heard.hear(code, text)));
         let answered = Instant::now();
-        Keeper { settings, inbox, current, report, line, abandoned: 0, answered, voice, topic_trouble: None, refusal: None }
+        Keeper {
+            settings,
+            inbox,
+            current,
+            report,
+            line,
+            abandoned: 0,
+            answered,
+            voice,
+            topic_trouble: None,
+            topic_id: None,
+            stall: Stall::No,
+            refusal: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -154,11 +181,12 @@ impl Keeper {
         };
         match (again, self.line.refused.lasting()) {
             (Some(producer), _) => self.try_again(producer),
-            (None, Some((refusal, why))) => {
+            // Of several brokers one may be refused while the others take events.
+            (None, Some((refusal, why))) if !self.line.is_up() => {
                 self.say_refused(refusal, &why);
                 self.refuse(why);
             }
-            (None, None) => self.probe(),
+            (None, Some(_) | None) => self.probe(),
         }
     }
 
@@ -226,6 +254,7 @@ impl Keeper {
         let config = self.settings.config();
         let (report, line, voice) = (Arc::clone(&self.report), Arc::clone(&self.line), Arc::clone(&self.voice));
         *lock(&self.current) = Current::Handle(Handle::make(producer, &config, report, line, voice)?);
+        self.topic_id = None;
         Ok(())
     }
 
@@ -233,29 +262,71 @@ impl Keeper {
     fn probe(&mut self) {
         if self.line.acknowledged.swap(false, Ordering::Relaxed) {
             self.answered = Instant::now();
-            return;
+            return self.unstall();
         }
         let Some(producer) = lock(&self.current).handle().map(Handle::producer) else {
             return;
         };
-        let idle = self.line.is_up() && producer.in_flight_count() == 0;
-        if idle && self.answered.elapsed() < PROBE_IDLE {
+        let waiting = producer.in_flight_count();
+        if waiting == 0 && self.line.is_up() && self.answered.elapsed() < PROBE_IDLE {
             return;
         }
-        let topic = self.settings.connection.kafka.topic.as_str();
-        match producer.client().fetch_metadata(Some(topic), PROBE_LIMIT) {
-            Ok(metadata) => {
-                self.answered = Instant::now();
-                self.refusal = None;
-                self.line.set(true, "a broker answered");
-                let trouble = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
-                if trouble.is_some() && trouble != self.topic_trouble {
-                    tracing::warn!(topic, ?trouble, "kafka does not take events for this topic");
-                }
-                self.topic_trouble = trouble;
-            }
-            Err(error) if !self.line.acknowledged.load(Ordering::Relaxed) => self.line.set(false, &reason(&error)),
-            Err(_) => {}
+        match self.stall {
+            _ if waiting == 0 => self.unstall(),
+            Stall::No => self.stall = Stall::Since(Instant::now()),
+            Stall::Since(_) | Stall::Said => {}
+        }
+        let topic = self.settings.connection.kafka.topic.clone();
+        let metadata = match producer.client().fetch_metadata(Some(topic.as_str()), PROBE_LIMIT) {
+            Ok(metadata) => metadata,
+            Err(error) if !self.line.acknowledged.load(Ordering::Relaxed) => return self.line.set(false, &reason(&error)),
+            Err(_) => return,
+        };
+        self.answered = Instant::now();
+        self.refusal = None;
+        self.line.set(true, "a broker answered");
+        let Some(found) = metadata.topics().first() else { return };
+        let trouble = found.error().map(RDKafkaErrorCode::from);
+        if trouble.is_some() && trouble != self.topic_trouble {
+            tracing::warn!(topic = topic.as_str(), ?trouble, "kafka does not take events for this topic");
+        }
+        self.topic_trouble = trouble;
+        if trouble.is_none() && !self.was_made_anew(&producer, topic.as_str(), waiting) {
+            self.say_stalled(found, waiting);
+        }
+    }
+
+    /// A handle may hang without an error when its topic is made anew (librdkafka #4898): then it is given up.
+    fn was_made_anew(&mut self, producer: &BaseProducer<Context>, topic: &str, waiting: i32) -> bool {
+        if waiting == 0 && self.topic_id.is_some() {
+            return false;
+        }
+        // An old broker that cannot tell is no trouble, and who may not ask learns it from the metadata.
+        let Ok(found) = topics::describe(producer.client(), topic, PROBE_LIMIT) else { return false };
+        let before = self.topic_id.replace(found.id.clone());
+        if before.is_none_or(|before| before == found.id) {
+            return false;
+        }
+        tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
+        if let Some(handle) = lock(&self.current).handle() {
+            handle.give_up("the topic was made anew under the same name");
+        }
+        true
+    }
+
+    fn say_stalled(&mut self, topic: &MetadataTopic, waiting: i32) {
+        if let Stall::Since(since) = self.stall
+            && since.elapsed() >= STALLED
+        {
+            self.stall = Stall::Said;
+            let why = lacks(topic).unwrap_or_else(|| "a quota may hold this gateway back, or the brokers are busy".to_owned());
+            tracing::warn!(why, waiting, "kafka answers, but acknowledges nothing; it is waited for");
+        }
+    }
+
+    fn unstall(&mut self) {
+        if let Stall::Said = std::mem::replace(&mut self.stall, Stall::No) {
+            tracing::info!("kafka acknowledges again");
         }
     }
 
@@ -268,4 +339,15 @@ impl Keeper {
         }
         handle.retire();
     }
+}
+
+/// What the first partition lacks that lacks something.
+fn lacks(topic: &MetadataTopic) -> Option<String> {
+    topic.partitions().iter().find_map(|partition| {
+        let (number, in_sync, replicas) = (partition.id(), partition.isr().len(), partition.replicas().len());
+        if partition.leader() < 0 {
+            return Some(format!("partition {number} has no leader: see the brokers"));
+        }
+        (in_sync < replicas).then(|| format!("partition {number}: {in_sync} of {replicas} replicas are in sync: see the brokers"))
+    })
 }
