@@ -4,6 +4,7 @@ pub mod ask;
 #[cfg(feature = "demo")]
 pub mod centre;
 pub mod check;
+pub mod dead_letters;
 pub mod store;
 
 use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
@@ -51,6 +52,9 @@ pub enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Events that Kafka can never take: what the running daemon keeps of them, and what is to be done
+    #[command(subcommand, visible_alias = "dead")]
+    DeadLetters(DeadLettersCommand),
     /// Look into the store of a daemon that does not run
     #[command(subcommand)]
     Store(StoreCommand),
@@ -129,6 +133,39 @@ pub struct AskArgs {
     pub url: Option<HttpUrl>,
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// `dead-letters`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeadLettersCommand {
+    /// All of them, by seq
+    List(AskArgs),
+    /// One of them, with its event
+    Show {
+        /// Its seq
+        seq: u64,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Send them once more, and what waits behind them
+    Retry(DecideArgs),
+    /// Give them up; what waits behind them is sent
+    Discard(DecideArgs),
+    /// Print each as a line of JSON
+    Export(AskArgs),
+}
+
+/// About which dead letters to decide.
+#[derive(Debug, Clone, Args)]
+pub struct DecideArgs {
+    /// Their seqs
+    #[arg(required_unless_present = "all")]
+    pub seqs: Vec<u64>,
+    /// All that there are now
+    #[arg(long, conflicts_with = "seqs")]
+    pub all: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// `store`.
@@ -289,6 +326,12 @@ mod tests {
             "status --json",
             "orders --url http://127.0.0.1:1",
             "order order-123 --json",
+            "dead-letters list --json",
+            "dead-letters show 7",
+            "dead-letters retry 7 9 --url http://127.0.0.1:1",
+            "dead-letters retry --all",
+            "dead-letters discard 7",
+            "dead export",
             "store check --data-dir /tmp/x",
             "store export --data-dir /tmp/x",
             "store import --data-dir /tmp/x",
@@ -309,6 +352,8 @@ mod tests {
         for line in [
             "",
             "order",
+            "dead-letters discard",
+            "dead-letters retry 7 --all",
             "store check",
             "terminal http 127.0.0.1:8080",
             "terminal http https://h",

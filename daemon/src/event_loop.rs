@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use anyhow::bail;
 use gateway::board::Board;
 use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo};
-use gateway::io::{Delivery, Input, Notice, Opened, Output, Record, Wanted};
+use gateway::io::{Decided, Delivery, Input, Notice, Opened, Output, Record, Wanted};
 use gateway::order::Projection;
 use gateway::request::Answer;
 use gateway::settings::Settings;
@@ -71,6 +71,7 @@ pub struct EventLoop {
     calls: mpsc::Receiver<Call>,
     answers: HashMap<ReplyTo, Waiting>,
     sessions: HashMap<ReplyTo, oneshot::Sender<bool>>,
+    decisions: HashMap<ReplyTo, oneshot::Sender<Decided>>,
     last_reply: u64,
     loads: Vec<(LoadId, Wanted)>,
     board: watch::Sender<Arc<Board>>,
@@ -120,6 +121,7 @@ impl EventLoop {
             calls,
             answers: HashMap::new(),
             sessions: HashMap::new(),
+            decisions: HashMap::new(),
             last_reply: 0,
             loads: Vec::new(),
             board,
@@ -249,6 +251,16 @@ impl EventLoop {
                     let _ = found.map(|found| reply.send(found.order).is_ok());
                 });
             }
+            Call::ListDeadLetters { after, letters_max, reply } => {
+                let _ = self.rim.store.dead_letters(after, letters_max, move |found| {
+                    let _ = found.map(|found| reply.send(found).is_ok());
+                });
+            }
+            Call::Decide { dead, decision, reply } => {
+                let reply_to = self.reply_to();
+                self.decisions.insert(reply_to, reply);
+                self.gateway.handle(self.rim.clock.now(), Input::Decide { reply_to, dead, decision });
+            }
             Call::ListOrders { status, orders_max, reply } => {
                 let wanted = self.gateway.open_orders().filter(|order| status.is_none_or(|status| order.status == status));
                 let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());
@@ -376,6 +388,11 @@ impl EventLoop {
                     let _ = reply.send(durable);
                 }
             }
+            Output::Decided { reply_to, outcome } => {
+                if let Some(reply) = self.decisions.remove(&reply_to) {
+                    let _ = reply.send(outcome);
+                }
+            }
             Output::Read { from, events_max, bytes_max } => self.asked(self.rim.store.read_head(from, events_max, bytes_max)),
             Output::Deliver { producer, seq, event } => {
                 if let Some(uplink) = &self.rim.uplink {
@@ -470,6 +487,9 @@ fn log(notice: &Notice) {
         Notice::UplinkBack => tracing::info!("Kafka takes events again"),
         Notice::DeadLettered { seq, reason } => {
             tracing::error!(seq = seq.0, reason, "Kafka can never take this event; kept as a dead letter");
+        }
+        Notice::Decided { dead, decision, appended } => {
+            tracing::info!(seq = dead.0, ?decision, appended, "somebody decided about a dead letter; what it held goes on");
         }
         Notice::PoisonStatus { at, offset, reason } => {
             tracing::warn!(topic = at.topic, partition = at.partition, offset, reason, "passed over an unreadable status record");

@@ -2,11 +2,12 @@
 
 use gateway::Gauges;
 use gateway::board::Board;
-use gateway::ids::{Name, OrderId, SessionId};
-use gateway::io::Submission;
+use gateway::ids::{Name, OrderId, Seq, SessionId};
+use gateway::io::{Decided, Decision, Submission};
 use gateway::order::{Projection, Status};
 use gateway::request::{Answer, Code};
 use std::sync::Arc;
+use store::DeadLetters;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Calls that wait for the event loop. Beyond it a terminal hears `busy`.
@@ -39,6 +40,8 @@ pub enum Call {
     OpenSession { terminal: Name, session: SessionId, reply: oneshot::Sender<bool> },
     FindSession { terminal: Name, session: SessionId, reply: oneshot::Sender<Option<u64>> },
     ReadOrder { order: OrderId, reply: oneshot::Sender<Option<Projection>> },
+    ListDeadLetters { after: Seq, letters_max: usize, reply: oneshot::Sender<DeadLetters> },
+    Decide { dead: Seq, decision: Decision, reply: oneshot::Sender<Decided> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
 }
 
@@ -117,6 +120,20 @@ impl Handle {
         let (reply, found) = oneshot::channel();
         self.calls.send(Call::ListOrders { status, orders_max, reply }).await.map_err(|_| StoreAway)?;
         found.await.map_err(|_| StoreAway)
+    }
+
+    /// Reads at most `letters_max` dead letters behind `after`.
+    pub async fn dead_letters(&self, after: Seq, letters_max: usize) -> Result<DeadLetters, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ListDeadLetters { after, letters_max, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// Decides about a dead letter, and waits until that is durable or refused.
+    pub async fn decide(&self, dead: Seq, decision: Decision) -> Result<Decided, StoreAway> {
+        let (reply, decided) = oneshot::channel();
+        self.calls.send(Call::Decide { dead, decision, reply }).await.map_err(|_| StoreAway)?;
+        decided.await.map_err(|_| StoreAway)
     }
 
     /// The board as last made durable, and a wake-up at each change.

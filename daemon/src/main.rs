@@ -49,6 +49,7 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return Ok(cli::check::run(&args).await),
         Command::Status(args) => cli::ask::status(&args).await?,
         Command::Orders(args) => cli::ask::orders(&args).await?,
+        Command::DeadLetters(command) => cli::dead_letters::run(&command).await?,
         Command::Order { id, ask } => cli::ask::order(&ask, &id).await?,
         #[cfg(feature = "demo")]
         Command::Demo(args) => {

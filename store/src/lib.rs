@@ -32,7 +32,7 @@ pub use reader::Reader;
 pub use rescue::{Aside, aside, open_or_rescue};
 pub use sled_disk::{CommitCost, SledDisk, SledOptions, SledReader, SyncHook};
 pub use store::Store;
-pub use thread::{NotTaken, READ_JOBS_MAX, StoreReport, StoreThread, WRITE_JOBS_MAX};
+pub use thread::{DeadLetters, NotTaken, READ_JOBS_MAX, StoreReport, StoreThread, WRITE_JOBS_MAX};
 
 #[cfg(test)]
 mod tests;

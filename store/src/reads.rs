@@ -5,7 +5,7 @@ use crate::error::ReadError;
 use crate::layout::{Kind, QueuedHead, Range, damaged, key, value};
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, Seq};
-use gateway::io::{Counters, DeadLetter, Forgettable, Found, PartitionName, Wanted};
+use gateway::io::{Buried, Counters, DeadLetter, Forgettable, Found, HELD_READ_MAX, Opened, PartitionName, Wanted};
 use gateway::order::Projection;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -62,19 +62,36 @@ pub(crate) fn order<R: Read>(disk: &R, id: &OrderId) -> Result<Option<Projection
     Ok(None)
 }
 
-type DeadAndHeld = (DeadLetter, Vec<(Seq, Arc<OrderEvent>)>);
-
-fn dead_letter<R: Read>(disk: &R, seq: Seq) -> Result<Option<DeadAndHeld>, ReadError> {
+fn dead_letter<R: Read>(disk: &R, seq: Seq) -> Result<Option<Buried>, ReadError> {
     let key = key::dead(seq);
-    let Some(bytes) = disk.get(&key)? else { return Ok(None) };
-    let mut held = Vec::new();
-    for_each(disk, key::held_behind(seq), |key, bytes| {
-        if let Kind::Held(_, seq) = Kind::read(key)? {
-            held.push((seq, Arc::new(value::event(key, bytes)?)));
+    let letter = disk.get(&key)?.map(|bytes| value::dead_letter(&key, &bytes)).transpose()?;
+    let range = key::held_behind(seq);
+    let mut records = disk.range(&range.from, &range.to, HELD_READ_MAX + 1, usize::MAX)?;
+    let more = records.len() > HELD_READ_MAX;
+    records.truncate(HELD_READ_MAX);
+    let mut held = Vec::with_capacity(records.len());
+    for (key, bytes) in records {
+        if let Kind::Held(_, seq) = Kind::read(&key)? {
+            held.push((seq, Arc::new(value::event(&key, &bytes)?)));
         }
-        Ok(())
-    })?;
-    Ok(Some((value::dead_letter(&key, &bytes)?, held)))
+    }
+    Ok((letter.is_some() || !held.is_empty()).then_some(Buried { letter, held, more }))
+}
+
+/// At most `letters_max` dead letters behind `after`, each with how many events are held behind it.
+pub(crate) fn dead_letters<R: Read>(disk: &R, after: Seq, letters_max: usize) -> Result<Vec<(Seq, DeadLetter, u64)>, ReadError> {
+    let range = key::all_dead().after(key::dead(after));
+    let mut letters = Vec::new();
+    for (key, bytes) in disk.range(&range.from, &range.to, letters_max, usize::MAX)? {
+        let Kind::Dead(seq) = Kind::read(&key)? else { continue };
+        let mut held = 0;
+        for_each(disk, key::held_behind(seq), |_, _| {
+            held += 1;
+            Ok(())
+        })?;
+        letters.push((seq, value::dead_letter(&key, &bytes)?, held));
+    }
+    Ok(letters)
 }
 
 /// The outbox from `from` on, without gaps but for those that a rescue left: behind one of these the next events come as if it were none.
@@ -226,16 +243,31 @@ pub(crate) fn offsets<R: Read>(disk: &R) -> Result<Vec<(PartitionName, i64)>, Re
     Ok(offsets)
 }
 
-/// Seq and order of each dead letter.
-pub(crate) fn dead<R: Read>(disk: &R) -> Result<Vec<(Seq, OrderId)>, ReadError> {
-    let mut dead = Vec::new();
+/// What of [`Opened`] concerns dead letters and held events.
+pub(crate) fn buried<R: Read>(disk: &R, progress: Seq) -> Result<Opened, ReadError> {
+    let mut opened = Opened::default();
     for_each(disk, key::all_dead(), |key, bytes| {
         if let Kind::Dead(seq) = Kind::read(key)? {
-            dead.push((seq, value::dead_letter(key, bytes)?.event.order_id));
+            let event = value::dead_letter(key, bytes)?.event;
+            opened.kept.add(&event);
+            opened.dead.push((seq, event.order_id));
         }
         Ok(())
     })?;
-    Ok(dead)
+    for_each(disk, key::all_held(), |key, bytes| {
+        if let Kind::Held(dead, seq) = Kind::read(key)? {
+            let event = value::event(key, bytes)?;
+            opened.kept.add(&event);
+            opened.held.extend(Some(seq).filter(|seq| *seq > progress));
+            // Both are in order of their dead letters' seqs.
+            let known = opened.dead.binary_search_by_key(&dead, |(seq, _)| *seq).is_ok();
+            if !known && opened.releasing.last().is_none_or(|(last, _)| *last != dead) {
+                opened.releasing.push((dead, event.order_id));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(opened)
 }
 
 pub(crate) fn counters<R: Read>(disk: &R) -> Result<Counters, ReadError> {

@@ -9,7 +9,7 @@ use crate::layout::{FORMAT, Identity, key};
 use crate::reads;
 use gateway::event::OrderEvent;
 use gateway::ids::{Name, OrderId, Seq};
-use gateway::io::{Change, Forgettable, Found, Opened, Wanted};
+use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
 use gateway::order::Projection;
 use gateway::settings::OPEN_ORDERS_MAX;
 use std::sync::Arc;
@@ -112,6 +112,14 @@ impl<D: Disk> Store<D> {
         reads::open_orders(&self.disk, orders_max)
     }
 
+    /// At most `letters_max` dead letters behind `after`, by seq, each with how many events are held behind it.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn dead_letters(&self, after: Seq, letters_max: usize) -> Result<Vec<(Seq, DeadLetter, u64)>, ReadError> {
+        reads::dead_letters(&self.disk, after, letters_max)
+    }
+
     /// Reads every record and compares them with each other: for `store check` and for the simulator. As slow as the store is large.
     ///
     /// # Errors
@@ -180,7 +188,7 @@ fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
         open: reads::newest_open_orders(disk, OPEN_ORDERS_MAX)?,
         epochs: reads::starts(disk)?.into_iter().map(|start| start.epoch).collect(),
         offsets: reads::offsets(disk)?,
-        dead: reads::dead(disk)?,
+        ..reads::buried(disk, progress)?
     };
     let trimmed = ends.map_or(progress, |[(first, _), _]| Seq(first.0 - 1)).min(progress);
     Ok((opened, Tail { next_seq: last.0 + 1, progress: progress.0, trimmed: trimmed.0, sum }))

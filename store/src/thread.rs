@@ -13,7 +13,7 @@ use crate::sled_disk::{CommitCost, SledDisk};
 use crate::store::Store;
 use gateway::event::OrderEvent;
 use gateway::ids::{CommitId, LoadId, Seq};
-use gateway::io::{Change, Forgettable, Found, Opened, Wanted};
+use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
 use gateway::order::Projection;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,6 +65,9 @@ pub enum StoreReport {
 #[error("the store takes no more jobs")]
 pub struct NotTaken;
 
+/// Dead letters by seq, each with how many events are held behind it.
+pub type DeadLetters = Vec<(Seq, DeadLetter, u64)>;
+
 type Reply<T> = Box<dyn FnOnce(Result<T, ReadError>) + Send>;
 
 enum WriteJob {
@@ -72,6 +75,7 @@ enum WriteJob {
     Reopen,
     Find(Wanted, Reply<Found>),
     OpenOrders(usize, Reply<Vec<Projection>>),
+    DeadLetters(Seq, usize, Reply<DeadLetters>),
 }
 
 enum ReadJob {
@@ -200,6 +204,19 @@ impl StoreThread {
         reply: impl FnOnce(Result<Vec<Projection>, ReadError>) + Send + 'static,
     ) -> Result<(), NotTaken> {
         self.durable_read(WriteJob::OpenOrders(orders_max, Box::new(reply)))
+    }
+
+    /// Reads at most `letters_max` dead letters behind `after` as they are durable. `reply` as for [`StoreThread::find`].
+    ///
+    /// # Errors
+    /// As [`StoreThread::find`].
+    pub fn dead_letters(
+        &self,
+        after: Seq,
+        letters_max: usize,
+        reply: impl FnOnce(Result<DeadLetters, ReadError>) + Send + 'static,
+    ) -> Result<(), NotTaken> {
+        self.durable_read(WriteJob::DeadLetters(after, letters_max, Box::new(reply)))
     }
 
     /// For how long the longest call that is running has been running: the watchdog's measure. An SD card may take 30 s for a sync.
@@ -344,6 +361,10 @@ fn write_loop(mut store: Store<SledDisk>, jobs: &Receiver<Asked<WriteJob>>, shar
             WriteJob::OpenOrders(orders_max, reply) => {
                 shared.durable_reads.fetch_sub(1, Ordering::Relaxed);
                 reply(store.open_orders(orders_max));
+            }
+            WriteJob::DeadLetters(after, letters_max, reply) => {
+                shared.durable_reads.fetch_sub(1, Ordering::Relaxed);
+                reply(store.dead_letters(after, letters_max));
             }
         });
     }

@@ -6,6 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -57,6 +58,17 @@ impl Kafka {
 
     pub fn mend(&self) {
         self.cluster.broker_up(1).expect("the broker comes up");
+    }
+
+    /// Answers every batch that it is too large, whatever it is, until [`Kafka::take`].
+    pub fn refuse(&self) {
+        // More than anything here sends meanwhile; the sign of life is refused too.
+        self.cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 1_000]);
+    }
+
+    /// Takes batches again.
+    pub fn take(&self) {
+        self.cluster.clear_request_errors(RDKafkaApiKey::Produce);
     }
 
     /// Reads `order-events` from the beginning until `enough` says so.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod crashes;
+mod dead_letters;
 mod house;
 mod kafka;
 #[cfg(feature = "demo")]

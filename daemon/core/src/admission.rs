@@ -1,6 +1,6 @@
 //! Requests between submission and answer, and the lanes that let one order change one step at a time.
 
-use crate::ids::{OrderId, ReplyTo, RequestKey};
+use crate::ids::{OrderId, ReplyTo, RequestKey, Seq};
 use crate::io::{Found, Submission};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -87,6 +87,8 @@ pub enum Work {
     Status(u64),
     /// The board's own: the order's time on it is over.
     Close,
+    /// A person decided about the order's dead letter.
+    Release(Seq),
 }
 
 /// One queue per order with work: its first is at work, the others wait. Bounded by the flights and the statuses in flight.

@@ -7,6 +7,7 @@ use crate::ids::{CommitId, OrderId, ReplyTo, RequestKey, Seq, Ticket};
 use crate::io::{Change, CommitFailure, Output, PartitionName, Remembered};
 use crate::json;
 use crate::order::{Effect, Projection, Source};
+use crate::release::Released;
 use crate::request::{Answer, Code, EventType, Stored};
 use crate::time::{Now, rfc3339};
 use crate::uplink::Burial;
@@ -38,6 +39,7 @@ pub(crate) struct Commit {
     events: Vec<(Seq, Arc<OrderEvent>)>,
     offsets: Vec<(PartitionName, i64)>,
     burials: Vec<(Seq, Burial)>,
+    pub releases: Vec<Released>,
     forget_upto: Option<Seq>,
     sessions: Vec<ReplyTo>,
     epoch: bool,
@@ -56,22 +58,28 @@ impl Commit {
 
 /// A batch as it grows.
 #[derive(Debug, Default)]
-struct Draft {
+pub(crate) struct Draft {
     changes: Vec<Change>,
     records: usize,
     /// Bytes of the events: the outbox's bound counts them before they are stored.
     event_bytes: u64,
-    commit: Commit,
+    pub commit: Commit,
 }
 
 impl Draft {
-    fn room_for(&self, records: usize) -> bool {
+    pub fn room_for(&self, records: usize) -> bool {
         self.records + records <= RECORDS_MAX
     }
 
-    fn add(&mut self, records: usize, change: Change) {
+    pub fn add(&mut self, records: usize, change: Change) {
         self.records += records;
         self.changes.push(change);
+    }
+
+    pub fn enqueue(&mut self, seq: Seq, event: &Arc<OrderEvent>) {
+        self.event_bytes += event.weight() as u64;
+        self.add(1, Change::Enqueue(seq, Arc::clone(event)));
+        self.commit.events.push((seq, Arc::clone(event)));
     }
 }
 
@@ -162,6 +170,7 @@ impl Gateway {
             self.draft_closings(&mut draft);
             self.draft_sessions(&mut draft);
             self.draft_burials(&mut draft);
+            self.draft_releases(&mut draft);
             self.draft_offsets(now, &mut draft);
             self.draft_counters(now, &mut draft);
         }
@@ -265,13 +274,11 @@ impl Gateway {
             draft.add(1, Change::Session(submission.terminal.clone(), mark.session, mark.number));
         }
         let stored = Stored { request_id: request.id.clone(), duplicate: false, order_id, event_id: id, ticket, seq };
-        draft.event_bytes += event.weight() as u64;
-        draft.add(1, Change::Enqueue(seq, Arc::clone(&event)));
+        draft.enqueue(seq, &event);
         draft.add(1, Change::Remember(key.clone(), remembered));
         if let Some(order) = projection {
             draft_projection(draft, order);
         }
-        draft.commit.events.push((seq, event));
         draft.commit.requests.push((key, stored));
     }
 
@@ -357,7 +364,8 @@ impl Gateway {
         }
         let progress = self.uplink.progress();
         let behind = progress.0.saturating_sub(self.forgotten.0);
-        let due = self.forget_since.is_some_and(|since| self.stopping || now.mono_ms >= since + FORGET_AFTER_MS);
+        let waited_for = self.stopping || self.release_settles();
+        let due = self.forget_since.is_some_and(|since| waited_for || now.mono_ms >= since + FORGET_AFTER_MS);
         let batch_max = self.settings.limits.batch_forget_max.min(RECORDS_MAX.saturating_sub(draft.records + 1) as u64);
         if behind == 0 || batch_max == 0 || (draft.changes.is_empty() && !due && behind < batch_max) {
             return;
@@ -381,6 +389,12 @@ impl Gateway {
         self.queued_bytes += commit.events.iter().map(|(_, event)| event.weight() as u64).sum::<u64>();
         self.uplink.stored(&commit.events, &self.settings.limits);
         self.tally.dead_lettered += commit.burials.iter().filter(|(_, burial)| matches!(burial, Burial::Dead(_))).count() as u64;
+        for (_, burial) in &commit.burials {
+            match burial {
+                Burial::Dead(letter) => self.kept.add(&letter.event),
+                Burial::Held(_, event) => self.kept.add(event),
+            }
+        }
         self.uplink.buried(&commit.burials);
         if let Some(upto) = commit.forget_upto {
             self.forgotten = upto;
@@ -391,6 +405,9 @@ impl Gateway {
         }
         for (key, stored) in commit.requests {
             self.finish_request(&key, Answer::Stored(stored));
+        }
+        for released in commit.releases {
+            self.released(released);
         }
         for reply_to in commit.sessions {
             self.outputs.push_back(Output::SessionOpened { reply_to, durable: true });
@@ -432,6 +449,9 @@ impl Gateway {
         for (key, stored) in commit.requests {
             let answer = Answer::rejected(Some(stored.request_id), Code::Full, "the disk is full", Some(FULL_RETRY_MS));
             self.finish_request(&key, answer);
+        }
+        for released in &commit.releases {
+            self.release_without_room(released);
         }
         // Statuses are never refused: they are looked up again and wait for room.
         self.downlink.end_commit(now.mono_ms, false);

@@ -6,10 +6,11 @@ use crate::commit::Commit;
 use crate::downlink::{Downlink, Stage};
 use crate::event::Clock;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ReplyTo, RequestKey, Seq, SessionId, Ticket};
-use crate::io::{Counters, Found, Input, Notice, Opened, Output, Record, Select, Submission, Wanted};
+use crate::io::{Counters, Found, Input, Kept, Notice, Opened, Output, Record, Select, Submission, Wanted};
 use crate::open_orders::OpenOrders;
 use crate::order::{Effect, Moment, Projection};
 use crate::random::Random;
+use crate::release::Releases;
 use crate::request::{Answer, Code};
 use crate::settings::Settings;
 use crate::sweep::{self, Sweep};
@@ -42,9 +43,10 @@ pub(crate) enum StoreState {
 }
 
 #[derive(Debug)]
-enum Target {
+pub(crate) enum Target {
     Request(RequestKey),
     Status(u64),
+    Release(Seq),
 }
 
 #[derive(Debug)]
@@ -89,6 +91,8 @@ pub struct Gateway {
     pub(crate) closing: VecDeque<OrderId>,
     pub(crate) sessions_opening: VecDeque<(ReplyTo, Name, SessionId)>,
     pub(crate) sweep: Sweep,
+    pub(crate) releases: Releases,
+    pub(crate) kept: Kept,
 
     pub(crate) open: OpenOrders,
     pub(crate) downlink: Downlink,
@@ -146,6 +150,8 @@ pub struct Gauges {
     pub open_orders_crowded_out: u64,
     /// Dead letters.
     pub dead_letters: usize,
+    /// Dead letters and the events held behind them: they count against the outbox's bounds.
+    pub kept: Kept,
     /// New orders are taken.
     pub accepting: bool,
     /// Since when the uplink has been failing, monotonic milliseconds.
@@ -159,7 +165,7 @@ pub struct Gauges {
 impl Gateway {
     /// A gateway over a freshly opened store. Its first outputs store the epoch; `seed` is 16 random bytes of the shell's.
     pub fn new(settings: Settings, opened: Opened, epoch: Epoch, seed: [u8; 16], now: Now) -> Gateway {
-        let uplink = Uplink::new(opened.progress, opened.next_seq, opened.dead.clone());
+        let uplink = Uplink::new(&opened);
         let open = OpenOrders::new(settings.limits.open_orders_max, 0, 0);
         let timers = Timers {
             board_check_at: now.mono_ms + BOARD_CHECK_MS,
@@ -193,6 +199,8 @@ impl Gateway {
             closing: VecDeque::new(),
             sessions_opening: VecDeque::new(),
             sweep: Sweep::new(now.mono_ms),
+            releases: Releases::new(),
+            kept: Kept::default(),
             open,
             downlink: Downlink::default(),
             uplink,
@@ -207,6 +215,7 @@ impl Gateway {
             tally: Tally::default(),
         };
         gateway.take_open_state(&opened);
+        gateway.resume_releases(&opened);
         gateway.advance(now);
         gateway
     }
@@ -215,6 +224,7 @@ impl Gateway {
         self.next_seq = opened.next_seq.max(Seq(1));
         self.forgotten = opened.progress;
         self.forget_since = None;
+        self.kept = opened.kept;
         self.epochs = opened.epochs.iter().copied().collect();
         self.epoch_stored = self.epochs.contains(&self.epoch);
         self.open = OpenOrders::new(self.settings.limits.open_orders_max, opened.counters.last_ticket, opened.counters.business_day);
@@ -274,6 +284,7 @@ impl Gateway {
                     self.sessions_opening.push_back((reply_to, terminal, session));
                 }
             }
+            Input::Decide { reply_to, dead, decision } => self.decide(now, reply_to, dead, decision),
             Input::Stopping => self.stopping = true,
             Input::Tick => {}
         }
@@ -294,14 +305,16 @@ impl Gateway {
         let always = [self.uplink.wake_at(), store_at, board_at, Some(self.timers.board_check_at)];
         // A time that passes while nothing can be done about it is no reason to wake.
         let free = self.store == StoreState::Open && self.commit.is_none();
+        let forget_after_ms = if self.release_settles() { 0 } else { crate::commit::FORGET_AFTER_MS };
         let not_full = |at: u64| at.max(self.full_until.unwrap_or(0));
         let with_store = [
-            self.forget_since.map(|since| (since + crate::commit::FORGET_AFTER_MS).max(self.timers.forget_not_before)),
+            self.forget_since.map(|since| (since + forget_after_ms).max(self.timers.forget_not_before)),
             self.downlink.due_since().map(|since| not_full(since + crate::commit::OFFSETS_AFTER_MS)),
             Some(not_full(self.timers.counters_at)),
             self.full_until,
             self.sweep.due_at(),
             self.sweep.has_expired().then_some(self.timers.forget_not_before),
+            self.release_gives_up_at(),
         ];
         always.into_iter().chain(with_store.map(|at| at.filter(|_| free))).flatten().min()
     }
@@ -320,7 +333,7 @@ impl Gateway {
     /// never so.
     pub fn is_settled(&self) -> bool {
         let written = self.forgotten == self.uplink.progress() && self.downlink.due_since().is_none();
-        let answered = self.flights.len() == 0 && self.sessions_opening.is_empty();
+        let answered = self.flights.len() == 0 && self.sessions_opening.is_empty() && self.releases.is_empty();
         self.store == StoreState::Open && self.commit.is_none() && answered && written
     }
 
@@ -340,6 +353,7 @@ impl Gateway {
             open_orders,
             open_orders_crowded_out,
             dead_letters: self.uplink.dead_letters(),
+            kept: self.kept,
             accepting: self.accepting,
             uplink_failed_since: self.uplink.failed_since(),
             last_seq: self.next_seq.0 - 1,
@@ -405,7 +419,7 @@ impl Gateway {
         self.enter(&order_id, Work::Request(key));
     }
 
-    fn enter(&mut self, order: &OrderId, work: Work) {
+    pub(crate) fn enter(&mut self, order: &OrderId, work: Work) {
         if self.lanes.enter(order, work.clone()) {
             self.begin(order, work);
         }
@@ -434,10 +448,11 @@ impl Gateway {
                 self.load(Target::Status(number), wanted);
             }
             Work::Close => self.closing.push_back(order.clone()),
+            Work::Release(dead) => self.release_begins(dead),
         }
     }
 
-    fn load(&mut self, target: Target, wanted: Wanted) {
+    pub(crate) fn load(&mut self, target: Target, wanted: Wanted) {
         self.last_load = LoadId(self.last_load.0 + 1);
         self.loads.insert(self.last_load, target);
         self.outputs.push_back(Output::Load { load: self.last_load, wanted });
@@ -455,6 +470,7 @@ impl Gateway {
                 }
             }
             Some(Target::Status(number)) => self.status_loaded(number, found),
+            Some(Target::Release(dead)) => self.release_loaded(dead, found.dead_letter),
         }
     }
 
@@ -568,7 +584,7 @@ impl Gateway {
         self.outputs.push_back(Output::Notice(Notice::StoreBack));
         self.abandon_commit(opened.next_seq);
         self.take_open_state(opened);
-        self.uplink.store_reopened(self.next_seq, &opened.dead);
+        self.uplink.store_reopened(opened);
         self.ready_requests.clear();
         self.ready_statuses.clear();
         self.closing.clear();
@@ -577,6 +593,7 @@ impl Gateway {
         for (order, work) in self.lanes.at_work() {
             self.begin(&order, work);
         }
+        self.resume_releases(opened);
     }
 
     /// Begins the work anew that is at the front of these orders' lanes.
@@ -607,6 +624,7 @@ impl Gateway {
         if self.uplink.progress() > self.forgotten {
             self.forget_since.get_or_insert(now.mono_ms);
         }
+        self.check_releases(now);
         self.build_commit(now);
         self.sweep(now);
         self.show_board(now);
@@ -665,11 +683,14 @@ impl Gateway {
     /// The last tenth of the outbox is for events of orders already stored. The bytes may be passed by one event.
     pub(crate) fn room_for_new_orders(&self, drafted_bytes: u64) -> bool {
         let limits = &self.settings.limits;
-        self.queued() < limits.queued_events_max / 10 * 9 && self.queued_bytes + drafted_bytes < limits.queued_bytes_max / 10 * 9
+        self.uplink.dead_letters() < limits.dead_letters_max
+            && self.queued() + self.kept.events < limits.queued_events_max / 10 * 9
+            && self.queued_bytes + self.kept.bytes + drafted_bytes < limits.queued_bytes_max / 10 * 9
     }
 
     pub(crate) fn room_for_known_orders(&self, drafted_bytes: u64) -> bool {
         let limits = &self.settings.limits;
-        self.queued() < limits.queued_events_max && self.queued_bytes + drafted_bytes < limits.queued_bytes_max
+        self.queued() + self.kept.events < limits.queued_events_max
+            && self.queued_bytes + self.kept.bytes + drafted_bytes < limits.queued_bytes_max
     }
 }

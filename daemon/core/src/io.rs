@@ -112,6 +112,15 @@ pub enum Input {
         /// The random id that the shell drew for it.
         session: SessionId,
     },
+    /// A person decided about a dead letter; answered by [`Output::Decided`] once it is durable or refused.
+    Decide {
+        /// Whom to answer.
+        reply_to: ReplyTo,
+        /// The dead letter.
+        dead: Seq,
+        /// What to do with it.
+        decision: Decision,
+    },
     /// The gateway is about to end: what is due some time is due now. [`crate::Gateway::is_settled`] says when nothing is left to write.
     Stopping,
     /// Nothing but time passed.
@@ -150,6 +159,13 @@ pub enum Output {
         reply_to: ReplyTo,
         /// Whether it is durable.
         durable: bool,
+    },
+    /// What became of a person's decision about a dead letter.
+    Decided {
+        /// Who waits for it.
+        reply_to: ReplyTo,
+        /// What became of it.
+        outcome: Decided,
     },
     /// Read the queue from `from` on; answered by [`Input::Head`] or [`Input::HeadFailed`]. One at a time.
     Read {
@@ -191,6 +207,31 @@ pub enum Output {
     Notice(Notice),
 }
 
+/// What a person wants done with a dead letter. What is held behind it goes on either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is appended again, with a new seq.
+    Retry,
+    /// It is given up.
+    Discard,
+}
+
+/// What became of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It is durable.
+    Done {
+        /// Events that were appended again: a retried one, and what was held.
+        appended: u64,
+    },
+    /// There is no such dead letter.
+    Unknown,
+    /// Too much is to be decided, or the outbox did not drain within [`crate::DECISION_WAITS_MS`]: to be tried again.
+    Busy,
+    /// The disk has no room.
+    Full,
+}
+
 /// What one look-up asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -200,12 +241,23 @@ pub struct Wanted {
     pub order: Option<OrderId>,
     /// A serial session.
     pub session: Option<(Name, SessionId)>,
-    /// A dead letter, with what is held behind it.
+    /// A dead letter, with the first of what is held behind it.
     pub dead_letter: Option<Seq>,
 }
 
-/// The events that are held behind a dead letter, in their order.
-pub type Held = Vec<(Seq, Arc<OrderEvent>)>;
+/// Events held behind a dead letter that one look-up gives.
+pub const HELD_READ_MAX: usize = 128;
+
+/// A dead letter, and what is held behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Buried {
+    /// The dead letter; `None` once it is decided about and what was held goes on.
+    pub letter: Option<DeadLetter>,
+    /// The first events that are held behind it, in their order: at most [`HELD_READ_MAX`].
+    pub held: Vec<(Seq, Arc<OrderEvent>)>,
+    /// There are more of them.
+    pub more: bool,
+}
 
 /// What a look-up found: each part is `None` where nothing was asked or nothing is there.
 #[derive(Debug, Clone, Default)]
@@ -216,8 +268,8 @@ pub struct Found {
     pub order: Option<Projection>,
     /// The session's highest stored number.
     pub session: Option<u64>,
-    /// The dead letter, and the events that are held behind it with their seqs.
-    pub dead_letter: Option<(DeadLetter, Held)>,
+    /// The dead letter and what is held behind it.
+    pub dead_letter: Option<Buried>,
 }
 
 /// What is kept of a request: enough to give the first answer again and to see a conflict.
@@ -346,6 +398,35 @@ pub struct Opened {
     pub offsets: Vec<(PartitionName, i64)>,
     /// Seq and order of each dead letter.
     pub dead: Vec<(Seq, OrderId)>,
+    /// Dead letters that are decided about, with their orders, and behind which there still are held events.
+    pub releasing: Vec<(Seq, OrderId)>,
+    /// Held events above the progress.
+    pub held: Vec<Seq>,
+    /// All dead letters and held events.
+    pub kept: Kept,
+}
+
+/// How much is kept beside the outbox: dead letters and held events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Events.
+    pub events: u64,
+    /// Their weight.
+    pub bytes: u64,
+}
+
+impl Kept {
+    /// One more.
+    pub fn add(&mut self, event: &OrderEvent) {
+        self.events += 1;
+        self.bytes += event.weight() as u64;
+    }
+
+    /// One less.
+    pub fn remove(&mut self, event: &OrderEvent) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(event.weight() as u64);
+    }
 }
 
 /// A record from a status topic.
@@ -432,6 +513,15 @@ pub enum Notice {
         seq: Seq,
         /// Why.
         reason: String,
+    },
+    /// A person's decision about a dead letter is durable.
+    Decided {
+        /// Which.
+        dead: Seq,
+        /// What; `None` if it was made before the last start.
+        decision: Option<Decision>,
+        /// Events that were appended again.
+        appended: u64,
     },
     /// A record could not be read and was passed over.
     PoisonStatus {

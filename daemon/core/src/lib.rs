@@ -19,6 +19,7 @@ mod money;
 mod open_orders;
 pub mod order;
 mod random;
+mod release;
 pub mod request;
 pub mod settings;
 mod sweep;
@@ -27,3 +28,4 @@ pub mod time;
 mod uplink;
 
 pub use gateway::{Gateway, Gauges, Tally};
+pub use release::DECISION_WAITS_MS;

@@ -41,6 +41,8 @@ pub struct Limits {
     pub batch_requests_max: usize,
     /// Events removed by one commit, for the same reason.
     pub batch_forget_max: u64,
+    /// Held events appended again by one commit, for the same reason.
+    pub batch_release_max: usize,
     /// Status records between arrival and commit.
     pub statuses_in_flight_max: usize,
     /// Open orders. Beyond it new orders are refused: a house with so many has stopped bumping them.
@@ -49,7 +51,7 @@ pub struct Limits {
     pub window_events_max: usize,
     /// Bytes of events with the producer.
     pub window_bytes_max: usize,
-    /// Dead letters and the keys they hold. Beyond it the uplink waits instead of making another.
+    /// Dead letters. Beyond it new orders are refused: somebody has to look. Dead letters and what they hold count as queued as well.
     pub dead_letters_max: usize,
 }
 
@@ -62,6 +64,7 @@ impl Default for Limits {
             waiters_max: 8,
             batch_requests_max: 120,
             batch_forget_max: 400,
+            batch_release_max: 128,
             statuses_in_flight_max: 256,
             open_orders_max: OPEN_ORDERS_MAX,
             window_events_max: 2_000,

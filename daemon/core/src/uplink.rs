@@ -8,10 +8,10 @@
 
 use crate::event::OrderEvent;
 use crate::ids::{OrderId, ProducerId, Seq};
-use crate::io::{DeadLetter, Delivery, FailureClass, Notice, Output};
+use crate::io::{DeadLetter, Delivery, FailureClass, Notice, Opened, Output};
 use crate::random::Random;
 use crate::settings::Limits;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// First and longest wait after a failure that heals by itself.
@@ -82,6 +82,8 @@ pub struct Uplink {
     solo: Option<(Seq, Seq)>,
     /// Orders with a dead letter, and its seq: what follows is held.
     dead: BTreeMap<OrderId, Seq>,
+    /// Events above the progress that were held before the gateway was started or the store opened again.
+    held: BTreeSet<Seq>,
     burials: Vec<(Seq, Burial)>,
     failed_since: Option<u64>,
     retries: u64,
@@ -89,21 +91,22 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// An uplink that goes on above `progress`; a producer is asked for at once.
-    pub fn new(progress: Seq, durable_end: Seq, dead: Vec<(Seq, OrderId)>) -> Uplink {
+    /// An uplink that goes on above the store's progress; a producer is asked for at once.
+    pub fn new(opened: &Opened) -> Uplink {
         Uplink {
             line: Line::Down { retry_at: 0 },
             producer: ProducerId(0),
             backoff_ms: BACKOFF_MS.0,
-            progress,
+            progress: opened.progress,
             window: VecDeque::new(),
             window_bytes: 0,
             accounted_bytes: 0,
             cursor: 0,
-            durable_end,
+            durable_end: opened.next_seq,
             reading: false,
             solo: None,
-            dead: dead.into_iter().map(|(seq, order)| (order, seq)).collect(),
+            dead: by_order(opened),
+            held: opened.held.iter().copied().collect(),
             burials: Vec::new(),
             failed_since: None,
             retries: 0,
@@ -134,6 +137,16 @@ impl Uplink {
     /// Dead letters.
     pub fn dead_letters(&self) -> usize {
         self.dead.len()
+    }
+
+    /// The order of a dead letter.
+    pub fn order_of(&self, dead: Seq) -> Option<&OrderId> {
+        self.dead.iter().find_map(|(order, seq)| (*seq == dead).then_some(order))
+    }
+
+    /// A dead letter was decided about, durably: its order's events go to Kafka again.
+    pub fn released(&mut self, order: &OrderId) {
+        self.dead.remove(order);
     }
 
     /// Since when the uplink has been failing.
@@ -179,9 +192,10 @@ impl Uplink {
     }
 
     /// The store was opened again: what was asked of the old one is not coming, the end may have moved, and burials may have happened.
-    pub fn store_reopened(&mut self, durable_end: Seq, dead: &[(Seq, OrderId)]) {
-        self.durable_end = durable_end;
-        self.dead = dead.iter().map(|(seq, order)| (order.clone(), *seq)).collect();
+    pub fn store_reopened(&mut self, opened: &Opened) {
+        self.durable_end = opened.next_seq.max(Seq(1));
+        self.dead = by_order(opened);
+        self.held = opened.held.iter().copied().collect();
         self.reading = false;
         for slot in self.window.iter_mut().filter(|slot| slot.stage == Stage::Burying) {
             slot.stage = Stage::Waiting;
@@ -288,6 +302,7 @@ impl Uplink {
                 self.accounted_bytes += weight as u64;
             }
             self.progress = self.progress.next();
+            self.held.remove(&self.progress);
             self.solo = self.solo.filter(|(_, last)| *last > self.progress);
             self.cursor = self.cursor.saturating_sub(1);
         }
@@ -349,12 +364,12 @@ impl Uplink {
             outputs.push_back(Output::NewProducer { producer: self.producer });
         }
         if self.line == Line::Up {
-            self.send(limits, outputs);
+            self.send(outputs);
         }
         self.read_ahead(limits, outputs);
     }
 
-    fn send(&mut self, limits: &Limits, outputs: &mut VecDeque<Output>) {
+    fn send(&mut self, outputs: &mut VecDeque<Output>) {
         while let Some(slot) = self.window.get(self.cursor) {
             let seq = Seq(self.progress.0 + 1 + self.cursor as u64);
             match slot.stage {
@@ -370,13 +385,10 @@ impl Uplink {
                 return;
             }
             let dead = self.dead_letter_of(&slot.event.order_id);
-            if dead == Some(seq) {
-                // It became a dead letter before the gateway was started or the store opened again.
+            if dead == Some(seq) || self.held.contains(&seq) {
+                // It became a dead letter or was held before the gateway was started or the store opened again.
                 self.window[self.cursor].stage = Stage::Done;
             } else if let Some(dead) = dead.filter(|dead| *dead < seq) {
-                if self.dead.len() + self.burials.len() >= limits.dead_letters_max {
-                    return;
-                }
                 let burial = Burial::Held(dead, Arc::clone(&slot.event));
                 self.burials.push((seq, burial));
                 self.window[self.cursor].stage = Stage::Burying;
@@ -409,4 +421,8 @@ impl Uplink {
         let bytes_max = limits.window_bytes_max.saturating_sub(self.window_bytes).clamp(1, READ_BYTES_MAX);
         outputs.push_back(Output::Read { from: self.end(), events_max, bytes_max });
     }
+}
+
+fn by_order(opened: &Opened) -> BTreeMap<OrderId, Seq> {
+    opened.dead.iter().map(|(seq, order)| (order.clone(), *seq)).collect()
 }

@@ -4,8 +4,9 @@ use super::{AskArgs, print};
 use crate::config::{Environment, listen_of};
 use anyhow::{Context, bail};
 use gateway::ids::OrderId;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -50,23 +51,32 @@ pub async fn order(args: &AskArgs, id: &OrderId) -> anyhow::Result<()> {
 }
 
 /// The daemon's answer.
-struct Answered {
+pub(super) struct Answered {
     /// As it came.
     text: String,
-    json: Value,
+    pub json: Value,
 }
 
-fn show(args: &AskArgs, answer: &Answered, for_people: impl Fn(&Value) -> String) -> anyhow::Result<()> {
+pub(super) fn show(args: &AskArgs, answer: &Answered, for_people: impl Fn(&Value) -> String) -> anyhow::Result<()> {
     let text = if args.json { format!("{}\n", answer.text) } else { for_people(&answer.json) };
     print(&text)
 }
 
-async fn get(args: &AskArgs, path: &str) -> anyhow::Result<Answered> {
+pub(super) async fn get(args: &AskArgs, path: &str) -> anyhow::Result<Answered> {
+    ask(args, Request::get(path), String::new()).await
+}
+
+/// Asks for something to be done.
+pub(super) async fn post(args: &AskArgs, path: &str, body: &Value) -> anyhow::Result<Answered> {
+    ask(args, Request::post(path).header(header::CONTENT_TYPE, "application/json"), body.to_string()).await
+}
+
+async fn ask(args: &AskArgs, request: Builder, body: String) -> anyhow::Result<Answered> {
     let authority = match &args.url {
         Some(url) => url.authority.clone(),
         None => reachable(listen_of(&args.config.config, &Environment::of_process())).to_string(),
     };
-    timeout(ANSWER_MAX, fetch(&authority, path))
+    timeout(ANSWER_MAX, fetch(&authority, request, body))
         .await
         .with_context(|| format!("{authority} did not answer within {} s", ANSWER_MAX.as_secs()))?
 }
@@ -81,14 +91,14 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn fetch(authority: &str, path: &str) -> anyhow::Result<Answered> {
+async fn fetch(authority: &str, request: Builder, body: String) -> anyhow::Result<Answered> {
     let stream = TcpStream::connect(authority).await.with_context(|| {
         format!("no gateway listens on {authority}; is the daemon running? Give another address with --url or --config")
     })?;
     let talks = || format!("{authority} is no gateway; give another address with --url or --config");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(talks)?;
-    let request =
-        Request::get(path).header(header::HOST, authority).header(header::ACCEPT, "application/json").body(Empty::<Bytes>::new())?;
+    let request = request.header(header::HOST, authority).header(header::ACCEPT, "application/json");
+    let request = request.body(Full::<Bytes>::from(body))?;
     // The connection ends with the sender, which is dropped at the end of this function.
     let (answer, _) = tokio::join!(
         async move {
@@ -136,15 +146,21 @@ fn orders_text(answer: &Value) -> String {
         [number(order), field(order, "status"), field(order, "payment"), field(order, "orderId"), field(order, "createdAt")]
     };
     rows.extend(orders.iter().map(row));
-    let widths: [usize; 5] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut text = table(&rows);
+    let count = orders.len();
+    let more = if answer.get("more").and_then(Value::as_bool) == Some(true) { ", and more" } else { "" };
+    let _ = writeln!(text, "{count} open {}{more}", if count == 1 { "order" } else { "orders" });
+    text
+}
+
+/// Columns as wide as their widest cell.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(text, "{}", line.join("  ").trim_end());
     }
-    let count = orders.len();
-    let more = if answer.get("more").and_then(Value::as_bool) == Some(true) { ", and more" } else { "" };
-    let _ = writeln!(text, "{count} open {}{more}", if count == 1 { "order" } else { "orders" });
     text
 }
 
@@ -167,7 +183,7 @@ fn number(order: &Value) -> String {
     field(order, key)
 }
 
-fn field(object: &Value, key: &str) -> String {
+pub(super) fn field(object: &Value, key: &str) -> String {
     match object.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => plain(text),

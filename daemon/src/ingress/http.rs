@@ -12,6 +12,7 @@
 
 mod access;
 mod connection;
+mod dead_letters;
 mod guard;
 mod rate;
 mod reads;

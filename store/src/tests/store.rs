@@ -7,7 +7,7 @@ use crate::layout::{FORMAT, Identity, key};
 use crate::{ApplyError, CommitError, EPOCHS_MAX, OpenError, SESSIONS_MAX, Store};
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, RequestKey, Seq, SessionId};
-use gateway::io::{Change, DeadLetter, Forgettable, Opened, PartitionName, Remembered, Wanted};
+use gateway::io::{Buried, Change, DeadLetter, Forgettable, HELD_READ_MAX, Opened, PartitionName, Remembered, Wanted};
 use gateway::order::Projection;
 use gateway::settings::OPEN_ORDERS_MAX;
 use proptest::prelude::*;
@@ -207,12 +207,35 @@ fn a_dead_letter_is_found_with_what_is_held_behind_it_and_released_one_by_one() 
     let opened = store.reopen().unwrap();
     assert_eq!(opened.dead, [(Seq(1), samples::order_id("order-123")), (Seq(3), samples::order_id("order-9"))]);
     let wanted = Wanted { dead_letter: Some(Seq(1)), ..NOTHING };
-    let expected = Some((samples::dead_letter("order-123"), vec![(Seq(2), held)]));
+    let letter = Some(samples::dead_letter("order-123"));
+    let expected = Some(Buried { letter, held: vec![(Seq(2), held)], more: false });
     assert_eq!(store.load(&wanted).unwrap().dead_letter, expected);
-    store.apply(&[Change::Release(Seq(1)), Change::Release(Seq(2))]).unwrap();
+    store.apply(&[Change::Release(Seq(1))]).unwrap();
+    let opened = store.reopen().unwrap();
+    assert_eq!(opened.releasing, [(Seq(1), samples::order_id("order-123"))], "what is held goes on after a start in between");
+    assert_eq!(opened.kept.events, 2);
+    assert_eq!(store.check().unwrap().problems, [""; 0]);
+    store.apply(&[Change::Release(Seq(2))]).unwrap();
     assert_eq!(store.load(&wanted).unwrap().dead_letter, None);
     assert!(store.disk().map.keys().all(|key| !matches!(key[0], b'H' | b'I')));
     assert_eq!(store.reopen().unwrap().dead, [(Seq(3), samples::order_id("order-9"))]);
+}
+
+#[test]
+fn held_events_are_looked_up_some_at_a_time_and_known_above_the_progress() {
+    let mut store = open();
+    let events = u64::try_from(HELD_READ_MAX).unwrap() + 2;
+    let event = Arc::new(samples::event("order-123", "{}"));
+    store.apply(&(1..=events).map(enqueue).collect::<Vec<_>>()).unwrap();
+    store
+        .apply(&[Change::DeadLetter(Seq(1), samples::dead_letter("order-123")), Change::Forget { from: Seq(1), upto: Seq(events - 1) }])
+        .unwrap();
+    store.apply(&(2..=events).map(|seq| Change::Hold(Seq(seq), Seq(1), Arc::clone(&event))).collect::<Vec<_>>()).unwrap();
+    let opened = store.reopen().unwrap();
+    assert_eq!((opened.kept.events, opened.held), (events, vec![Seq(events)]));
+    let found = store.load(&Wanted { dead_letter: Some(Seq(1)), ..NOTHING }).unwrap().dead_letter.unwrap();
+    assert_eq!((found.held.len(), found.more), (HELD_READ_MAX, true));
+    assert_eq!(found.held[0].0, Seq(2));
 }
 
 #[test]
@@ -412,7 +435,7 @@ impl Model {
         for (seq, letter) in &self.dead {
             let found = store.load(&Wanted { dead_letter: Some(Seq(*seq)), ..NOTHING }).unwrap().dead_letter.unwrap();
             let held = self.held.iter().filter(|(_, (dead, _))| dead == seq).map(|(seq, (_, event))| (Seq(*seq), Arc::new(event.clone())));
-            assert_eq!(found, (letter.clone(), held.collect()));
+            assert_eq!(found, Buried { letter: Some(letter.clone()), held: held.collect(), more: false });
         }
     }
 }

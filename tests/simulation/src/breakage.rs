@@ -62,11 +62,15 @@ pub enum Breakage {
     ForgetsASessionNumber,
     /// A first answer is told as a copy.
     DeniesAFirst,
+    /// What was held behind a dead letter goes on in the wrong order.
+    ReordersARelease,
+    /// A dead letter that is retried is given up.
+    GivesUpARetried,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 24] = [
+    pub const ALL: [Breakage; 26] = [
         Breakage::AnswersBeforeTheSync,
         Breakage::SkipsASync,
         Breakage::OpensWithoutASync,
@@ -91,6 +95,8 @@ impl Breakage {
         Breakage::ForgetsASession,
         Breakage::ForgetsASessionNumber,
         Breakage::DeniesAFirst,
+        Breakage::ReordersARelease,
+        Breakage::GivesUpARetried,
     ];
 
     /// The breakage of that name.
@@ -186,6 +192,34 @@ impl Breakage {
             }
             (Breakage::DeniesAFirst, Output::Answer { reply_to, answer: Answer::Stored(stored) }) if dice.chance(100) => {
                 vec![Output::Answer { reply_to, answer: Answer::Stored(Stored { duplicate: true, ..stored }) }]
+            }
+            (Breakage::ReordersARelease, Output::Store { commit, mut batch }) => {
+                let again: Vec<usize> =
+                    (1..batch.len()).filter(|i| matches!((&batch[i - 1], &batch[*i]), (Change::Release(_), Change::Enqueue(..)))).collect();
+                if let [.., first, second] = again[..]
+                    && let (Change::Enqueue(_, a), Change::Enqueue(_, b)) = (batch[first].clone(), batch[second].clone())
+                    && a.order_id == b.order_id
+                {
+                    let swap = |change: &mut Change, event| {
+                        if let Change::Enqueue(_, place) = change {
+                            *place = event;
+                        }
+                    };
+                    swap(&mut batch[first], b);
+                    swap(&mut batch[second], a);
+                }
+                vec![Output::Store { commit, batch }]
+            }
+            (Breakage::GivesUpARetried, Output::Store { commit, mut batch }) => {
+                // Only where it is the last one: seqs stay contiguous.
+                let last = batch.iter().rposition(|change| matches!(change, Change::Enqueue(..)));
+                if let Some(last) = last.filter(|last| *last > 0)
+                    && let Change::Release(dead) = &batch[last - 1]
+                    && model.image.dead.contains_key(dead)
+                {
+                    batch.remove(last);
+                }
+                vec![Output::Store { commit, batch }]
             }
             (Breakage::AnswersTwice, Output::Answer { reply_to, answer }) if dice.chance(100) => {
                 vec![Output::Answer { reply_to, answer: answer.clone() }, Output::Answer { reply_to, answer }]

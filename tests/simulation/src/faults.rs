@@ -74,11 +74,13 @@ pub enum Fault {
     LongPauses,
     /// What nobody read for so long is gone from Kafka.
     Retention,
+    /// People retry and discard dead letters.
+    Decisions,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 33] = [
+    pub const ALL: [Fault; 34] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::CrashLoop,
@@ -112,6 +114,7 @@ impl Fault {
         Fault::Stop,
         Fault::LongPauses,
         Fault::Retention,
+        Fault::Decisions,
     ];
 }
 
@@ -207,6 +210,7 @@ fn small_bounds(dice: &mut Dice) -> Limits {
         waiters_max: small(dice, 0, 2),
         batch_requests_max: small(dice, 1, 4),
         batch_forget_max: dice.pick(&[1, 3, 400]),
+        batch_release_max: dice.pick(&[1, 2, normal.batch_release_max]),
         statuses_in_flight_max: small(dice, 1, 6),
         open_orders_max: normal.open_orders_max,
         window_events_max: small(dice, 1, 8),

@@ -28,6 +28,7 @@ impl World {
                     .is_some_and(|(who, session)| self.model.image.sessions.contains_key(&(self.terminals[*who].name.clone(), *session)));
                 self.model.session_opened(*reply_to, durable.then_some(stored))
             }
+            Output::Decided { reply_to, outcome } => self.model.decided(*reply_to, *outcome),
             Output::Deliver { producer, seq, event } => self.model.delivering(*producer, *seq, event),
             Output::NewProducer { producer } => self.model.producer_wanted(*producer),
             Output::Show(orders) => self.model.shown(orders),
@@ -70,7 +71,7 @@ impl World {
                 let after = self.kafka_delay();
                 self.at(after, Event::Make { life: self.life, producer });
             }
-            Output::Show(_) | Output::ShowBoard(_) | Output::Notice(_) => {}
+            Output::Decided { .. } | Output::Show(_) | Output::ShowBoard(_) | Output::Notice(_) => {}
         }
         Ok(())
     }
@@ -211,7 +212,7 @@ impl World {
             let on_the_wire = self.dice.index(4);
             let batch = handle.next_batch(partition, on_the_wire);
             // A poisonous event is refused whenever it arrives, and what is behind it with it.
-            let sound: Batch = batch.into_iter().take_while(|(_, event)| !is_poison(event)).collect();
+            let sound: Batch = batch.into_iter().take_while(|(_, event)| self.mended || !is_poison(event)).collect();
             if !sound.is_empty() {
                 let after = self.dice.between(1, 2_000);
                 self.at(after, Event::LateAppend(partition, sound));
@@ -300,7 +301,7 @@ impl World {
         if self.breakage == Some(Breakage::AcknowledgesByItself) && self.dice.chance(100) {
             return Fortune::Forgotten;
         }
-        if batch.iter().any(|(_, event)| is_poison(event)) {
+        if !self.mended && batch.iter().any(|(_, event)| is_poison(event)) {
             return Fortune::Refused { class: FailureClass::ThisEvent, appended: false };
         }
         let class = if self.storm(Fault::NotAuthorized) && self.dice.chance(30) {

@@ -12,7 +12,7 @@ use crate::terminals::{self, Order, Terminal};
 use crate::trace::{self, Trace};
 use gateway::Gateway;
 use gateway::ids::{Epoch, OrderId, ProducerId, ReplyTo, Seq, SessionId};
-use gateway::io::{Delivery, Input};
+use gateway::io::{Decision, Delivery, Input};
 use gateway::time::{Now, Wall};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
@@ -68,6 +68,10 @@ pub enum Event {
     Disk(Room),
     /// The clock is set.
     Clock { known: bool, offset_ms: i64 },
+    /// Somebody looks at the dead letters, and decides about one.
+    Decide,
+    /// Kafka takes from now on what it refused before.
+    Mend,
     /// Nobody does anything for so long.
     Pause { ms: u64 },
     /// All faults are over.
@@ -111,6 +115,8 @@ pub struct World {
     pub stormy: bool,
     /// Kafka is away.
     pub outage: bool,
+    /// Kafka takes every event.
+    pub mended: bool,
     /// How long nobody did anything so far, and when the last pause ends.
     paused_ms: u64,
     pause_ends_ms: u64,
@@ -182,6 +188,7 @@ impl World {
             now_ms: 0,
             stormy: true,
             outage: false,
+            mended: false,
             paused_ms: 0,
             pause_ends_ms: 0,
             events: BinaryHeap::new(),
@@ -267,6 +274,14 @@ impl World {
                 self.at(after, Event::Clock { known: true, offset_ms: jump });
             }
         }
+        if self.profile.has(Fault::Decisions) {
+            for _ in 0..self.dice.between(1, 30) {
+                let after = self.dice.below(stormy_ms);
+                self.at(after, Event::Decide);
+            }
+            let after = self.dice.below(2 * stormy_ms);
+            self.at(after, Event::Mend);
+        }
         if self.profile.has(Fault::LongPauses) {
             for _ in 0..self.dice.between(1, 3) {
                 let after = self.dice.below(stormy_ms);
@@ -289,7 +304,7 @@ impl World {
         let somebodys = |event: &Event| match event {
             Event::Terminal(_, step) => step.is_by_itself(),
             Event::Crash { .. } | Event::Stop { .. } | Event::Outage(_) | Event::Disk(_) | Event::Clock { .. } => true,
-            Event::Centre(_) | Event::Pause { .. } | Event::Calm => true,
+            Event::Centre(_) | Event::Pause { .. } | Event::Calm | Event::Decide | Event::Mend => true,
             Event::Tick { .. } | Event::Start | Event::Arrive(..) | Event::Store { .. } | Event::Read { .. } | Event::Input { .. } => false,
             Event::Send { .. } | Event::Report { .. } | Event::Make { .. } | Event::LateAppend(..) | Event::Consume => false,
         };
@@ -316,6 +331,20 @@ impl World {
     pub fn at(&mut self, after_ms: u64, event: Event) {
         self.scheduled += 1;
         self.events.push(Reverse(Scheduled { at_ms: self.now_ms + after_ms, number: self.scheduled, event }));
+    }
+
+    /// Somebody decides about a dead letter: one that there is, or was.
+    fn decide(&mut self) -> Check {
+        let last = self.model.image.next_seq.0;
+        let letters: Vec<Seq> = self.model.image.dead.keys().copied().collect();
+        if self.gateway.is_none() {
+            return Ok(());
+        }
+        let dead = if letters.is_empty() || self.dice.chance(20) { Seq(self.dice.below(last)) } else { self.dice.pick(&letters) };
+        let decision = if self.dice.chance(700) { Decision::Retry } else { Decision::Discard };
+        let reply_to = self.reply_to();
+        self.model.deciding(reply_to, dead, decision);
+        self.feed(Input::Decide { reply_to, dead, decision })
     }
 
     /// What the core's clocks show.
@@ -446,6 +475,11 @@ impl World {
             Event::Clock { known, offset_ms } => {
                 self.note(|| format!("the clock is set: known {known}, {offset_ms} ms off"));
                 (self.clock_known, self.clock_offset_ms) = (known, offset_ms);
+                Ok(())
+            }
+            Event::Decide => self.decide(),
+            Event::Mend => {
+                self.mended = true;
                 Ok(())
             }
             Event::Pause { ms } => {
@@ -690,6 +724,7 @@ fn fold(fingerprint: u64, now_ms: u64, output: &gateway::io::Output) -> u64 {
         Output::Reopen => 3,
         Output::Answer { reply_to, .. } => reply_to.0 << 8 | 4,
         Output::SessionOpened { reply_to, .. } => reply_to.0 << 8 | 5,
+        Output::Decided { reply_to, .. } => reply_to.0 << 8 | 13,
         Output::Read { from, .. } => from.0 << 8 | 6,
         Output::Deliver { seq, .. } => seq.0 << 8 | 7,
         Output::NewProducer { producer } => producer.0 << 8 | 8,

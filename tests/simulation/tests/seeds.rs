@@ -42,7 +42,7 @@ fn every_seed_keeps_every_promise() {
         return;
     }
     // A simulator that meets nothing finds nothing.
-    let Counts { stored, duplicates, rejected, commits, statuses, closings, expired, buried, lives, unclear, repeats } = sum;
+    let Counts { stored, duplicates, rejected, commits, statuses, closings, expired, buried, lives, unclear, repeats, released } = sum;
     let met = [
         ("stored", stored, 20 * SEEDS),
         ("duplicates", duplicates, SEEDS),
@@ -55,6 +55,7 @@ fn every_seed_keeps_every_promise() {
         ("starts", lives, 2 * SEEDS),
         ("unclear commits", unclear, SEEDS / 2),
         ("repeats in Kafka", repeats, SEEDS / 2),
+        ("events appended again", released, SEEDS / 10),
     ];
     for (what, times, least) in met {
         assert!(times >= least, "only {times} {what} in {SEEDS} seeds; there should be {least}");

@@ -80,7 +80,7 @@ impl Dialect {
     /// Encodes an event for Kafka, with the headers by which any consumer drops a repeat and proves that no seq is missing.
     pub fn encode(self, gateway: &Name, seq: Seq, event: &OrderEvent) -> Outgoing {
         let (key, value) = match self {
-            Dialect::OrderEvent => (event.order_id.as_str().to_owned(), order_event::encode(event)),
+            Dialect::OrderEvent => (event.order_id.as_str().to_owned(), self.value(event)),
         };
         let headers = vec![
             ("gateway-id", gateway.to_string()),
@@ -94,6 +94,13 @@ impl Dialect {
             ("traceparent", traceparent(&event.id)),
         ];
         Outgoing { key, value, headers }
+    }
+
+    /// The message value alone.
+    pub fn value(self, event: &OrderEvent) -> Vec<u8> {
+        match self {
+            Dialect::OrderEvent => order_event::encode(event),
+        }
     }
 
     /// Decodes a record of a status topic.

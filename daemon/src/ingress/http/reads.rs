@@ -111,7 +111,8 @@ pub async fn order(
     }
 }
 
-async fn within<T>(app: &App, read: impl Future<Output = Result<T, StoreAway>>) -> Result<T, Reply> {
+/// Waits for the event loop, but not for ever.
+pub async fn within<T>(app: &App, read: impl Future<Output = Result<T, StoreAway>>) -> Result<T, Reply> {
     match timeout(app.settings.limits.answer_time, read).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(away)) => Err(Reply::unavailable(away.to_string())),

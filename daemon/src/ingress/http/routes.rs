@@ -3,7 +3,7 @@
 use super::access::house_only;
 use super::guard::guard;
 use super::reply::Reply;
-use super::{App, reads, submit};
+use super::{App, dead_letters, reads, submit};
 use crate::display;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -43,6 +43,13 @@ pub fn routes() -> Vec<Route> {
         },
         read("/api/v1/orders/{orderId}", Access::House, get(reads::order)),
         Route { path: "/api/v1/orders/{orderId}/events", methods: &["post"], access: Access::House, handlers: post(submit::event) },
+        read("/api/v1/dead-letters", Access::House, get(dead_letters::list)),
+        Route {
+            path: "/api/v1/dead-letters/{seq}",
+            methods: &["get", "post"],
+            access: Access::House,
+            handlers: get(dead_letters::show).post(dead_letters::decide),
+        },
         read("/api/v1/state", Access::House, get(reads::state)),
         read("/api/v1/stream", Access::House, get(reads::stream)),
         read("/health", Access::Public, get(reads::health)),

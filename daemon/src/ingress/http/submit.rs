@@ -107,15 +107,8 @@ async fn admit(
 ) -> Result<Submission, Reply> {
     let terminal = caller.terminal(headers)?;
     reads::check_accept(headers, "application/json")?;
-    check_content_type(headers)?;
     take_token(app, &terminal)?;
-    let bytes = match timeout(app.settings.limits.body_time, read(headers, body)).await {
-        Ok(read) => read?,
-        Err(_) => {
-            app.settings.usage.bodies_late.increment();
-            return Err(Reply::refused(StatusCode::REQUEST_TIMEOUT, Code::Invalid, "the request's body took too long to arrive"));
-        }
-    };
+    let bytes = self::body(app, headers, body).await?;
     match parse(&bytes) {
         Ok(request) => Ok(Submission { terminal, request, session: None, maybe_stored: false }),
         Err(error) => {
@@ -125,6 +118,18 @@ async fn admit(
                 RequestError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
             Err(Reply { status, answer: error.into_answer(None) })
+        }
+    }
+}
+
+/// A body of JSON, as long as it is none too large and comes in time.
+pub async fn body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Reply> {
+    check_content_type(headers)?;
+    match timeout(app.settings.limits.body_time, read(headers, body)).await {
+        Ok(read) => read,
+        Err(_) => {
+            app.settings.usage.bodies_late.increment();
+            Err(Reply::refused(StatusCode::REQUEST_TIMEOUT, Code::Invalid, "the request's body took too long to arrive"))
         }
     }
 }

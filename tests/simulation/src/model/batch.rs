@@ -4,10 +4,10 @@ use super::{Check, Flight, Model, Pending, Told, Violation, Work, ensure, rules}
 use crate::deed::Deed;
 use gateway::event::{Clock, OrderEvent};
 use gateway::ids::{CommitId, Name, OrderId, RequestKey, Seq, SessionId, Ticket};
-use gateway::io::{Change, Forgettable, Remembered};
+use gateway::io::{Change, Decision, Forgettable, Remembered};
 use gateway::order::{Moment, Projection, Source};
 use gateway::time::Now;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A batch as it is read, change by change.
@@ -21,6 +21,12 @@ struct Reading {
     sessions: BTreeSet<(Name, SessionId, u64)>,
     /// Projections that requests must bring.
     due: BTreeMap<OrderId, Projection>,
+    /// What is not kept any more, in order, and has to be appended again.
+    released: VecDeque<Arc<OrderEvent>>,
+    /// A dead letter that was just released, and whether somebody wanted it retried or discarded.
+    letter: Option<(Arc<OrderEvent>, bool, bool)>,
+    /// Seqs that are not kept any more.
+    released_seqs: BTreeSet<Seq>,
     works: Vec<(OrderId, Work)>,
     new_tickets: bool,
     counters: bool,
@@ -38,10 +44,18 @@ impl Model {
         ensure!(!batch.is_empty(), "an empty commit");
         let mut reading = Reading::default();
         for change in batch.iter() {
+            if let Some((letter, retry, discard)) = reading.letter.take() {
+                let again = matches!(change, Change::Enqueue(_, event) if event.id == letter.id);
+                ensure!(if again { retry } else { discard }, "a dead letter is appended again: {again}, as nobody wanted: {letter:?}");
+                reading.released.extend(again.then_some(letter));
+            }
             self.read_change(now, change, &mut reading)?;
         }
+        ensure!(reading.letter.is_none_or(|(.., discard)| discard), "a dead letter is given up, and nobody wanted that");
+        reading.letter = None;
         ensure!(reading.half.is_empty(), "not in one batch with their events: requests {:?}", reading.half);
         ensure!(reading.sessions.is_empty(), "not in one batch with their events: session numbers {:?}", reading.sessions);
+        ensure!(reading.released.is_empty(), "released and not appended again: {:?}", reading.released);
         ensure!(reading.due.is_empty(), "not in one batch with their events: orders {:?}", reading.due.keys());
         ensure!(reading.counters || !reading.new_tickets, "tickets were given, but not counted in the same batch");
         self.counts.statuses += reading.statuses;
@@ -98,10 +112,7 @@ impl Model {
                 Ok(())
             }
             Change::Expire(what) => self.may_expire(now, what, reading),
-            Change::Release(seq) => {
-                ensure!(self.image.dead.contains_key(seq), "{seq} is no dead letter");
-                Ok(())
-            }
+            Change::Release(seq) => self.read_release(*seq, reading),
         }
     }
 
@@ -124,11 +135,60 @@ impl Model {
         now.wall.map_or((self.life().last_wall_ms, Clock::Unset), |wall| (wall.unix_ms, Clock::Synced))
     }
 
+    /// A dead letter or a held event goes on, or is given up.
+    fn read_release(&self, seq: Seq, reading: &mut Reading) -> Check {
+        let Some((event, behind)) = self.image.buried(seq) else {
+            return Err(Violation(format!("{seq} is released, and was not kept")));
+        };
+        ensure!(seq <= self.image.progress, "{seq} is released, and could be read from the outbox again");
+        let order = &event.order_id;
+        let left = self.image.queued.iter().find(|(_, queued)| queued.order_id == *order && !self.seq_is_again(queued));
+        ensure!(left.is_none(), "{seq} is released, and an event of its order is still in the outbox: {left:?}");
+        match behind {
+            Some(dead) => {
+                let before =
+                    self.image.held.range((dead, Seq(0))..(dead, seq)).find(|((_, held), _)| !reading.released_seqs.contains(held));
+                ensure!(before.is_none(), "{seq} is released before {before:?}");
+                let decided = !self.image.dead.contains_key(&dead) || reading.released_seqs.contains(&dead);
+                ensure!(decided, "{seq} is released from behind {dead}, about which nobody decided");
+                reading.released.push_back(Arc::new(event.clone()));
+            }
+            None => {
+                let wished = |decision| self.wishes.contains(&(seq, decision));
+                ensure!(wished(Decision::Retry) || wished(Decision::Discard), "nobody decided about {seq}");
+                // Whether it is appended again shows at the next change.
+                reading.letter = Some((Arc::new(event.clone()), wished(Decision::Retry), wished(Decision::Discard)));
+            }
+        }
+        reading.released_seqs.insert(seq);
+        Ok(())
+    }
+
+    /// Whether it was appended again: it has another seq than at first.
+    fn seq_is_again(&self, event: &OrderEvent) -> bool {
+        self.seq_of
+            .get(&event.request)
+            .is_some_and(|first| self.stored[first].epoch != event.epoch || self.origin.values().any(|o| o == first))
+    }
+
+    /// An event is appended again, as it was.
+    fn read_again(&self, event: &OrderEvent, reading: &mut Reading) -> Check {
+        let Some(expected) = reading.released.pop_front() else {
+            return Err(Violation(format!("{:?} is appended again, and nobody asked for it", event.request)));
+        };
+        let expected = OrderEvent { epoch: self.life().epoch, ..expected.as_ref().clone() };
+        ensure!(*event == expected, "{event:?} is appended again instead of {expected:?}");
+        Ok(())
+    }
+
     fn read_event(&mut self, now: Now, seq: Seq, event: &Arc<OrderEvent>, reading: &mut Reading) -> Check {
         let key = &event.request;
         let expected = reading.next_seq.unwrap_or(self.image.next_seq);
         ensure!(seq == expected, "{seq} does not follow {expected}");
         reading.next_seq = Some(seq.next());
+        if self.seq_of.get(key).is_some_and(|first| self.stored[first].id == event.id) {
+            return self.read_again(event, reading);
+        }
         let Some(flight) = self.life().flights.get(key).cloned() else {
             return Err(Violation(format!("{key:?} is stored, and nobody waits for it")));
         };

@@ -2,7 +2,7 @@
 
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, Name, OrderId, RequestKey, Seq, SessionId};
-use gateway::io::{Change, Counters, DeadLetter, Forgettable, Opened, PartitionName, Remembered, Wanted};
+use gateway::io::{Change, Counters, DeadLetter, Forgettable, Kept, Opened, PartitionName, Remembered, Wanted};
 use gateway::order::Projection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -95,6 +95,28 @@ impl Image {
         self.orders.values().filter(|order| order.open)
     }
 
+    /// Dead letters that were decided about, and behind which there still is something.
+    pub fn releasing(&self) -> Vec<(Seq, OrderId)> {
+        let alone = self.held.iter().filter(|((dead, _), _)| !self.dead.contains_key(dead));
+        let mut groups: Vec<_> = alone.map(|((dead, _), event)| (*dead, event.order_id.clone())).collect();
+        groups.dedup_by_key(|(dead, _)| *dead);
+        groups
+    }
+
+    /// All dead letters and held events.
+    pub fn kept(&self) -> Kept {
+        let mut kept = Kept::default();
+        self.dead.values().for_each(|letter| kept.add(&letter.event));
+        self.held.values().for_each(|event| kept.add(event));
+        kept
+    }
+
+    /// A dead letter or a held event by its seq; a held one also says behind which dead letter.
+    pub fn buried(&self, seq: Seq) -> Option<(&OrderEvent, Option<Seq>)> {
+        let dead = self.dead.get(&seq).map(|letter| (&letter.event, None));
+        dead.or_else(|| self.held.iter().find(|((_, held), _)| *held == seq).map(|((dead, _), event)| (event.as_ref(), Some(*dead))))
+    }
+
     /// What opening a store with these contents should tell the core.
     pub fn opened(&self) -> Opened {
         Opened {
@@ -106,6 +128,9 @@ impl Image {
             epochs: self.epochs.clone(),
             offsets: self.offsets.iter().map(|(at, offset)| (at.clone(), *offset)).collect(),
             dead: self.dead.iter().map(|(seq, letter)| (*seq, letter.event.order_id.clone())).collect(),
+            releasing: self.releasing(),
+            held: self.held.keys().map(|(_, seq)| *seq).filter(|seq| *seq > self.progress).collect(),
+            kept: self.kept(),
         }
     }
 
@@ -137,10 +162,10 @@ impl Image {
                 }
             }
         }
-        for (seq, _) in &opened.dead {
-            if let Some((letter, held)) = look_up(Wanted { dead_letter: Some(*seq), ..nothing.clone() })?.dead_letter {
-                image.dead.insert(*seq, letter);
-                image.held.extend(held.into_iter().map(|(held, event)| ((*seq, held), event)));
+        for (seq, _) in opened.dead.iter().chain(&opened.releasing) {
+            if let Some(buried) = look_up(Wanted { dead_letter: Some(*seq), ..nothing.clone() })?.dead_letter {
+                image.dead.extend(buried.letter.map(|letter| (*seq, letter)));
+                image.held.extend(buried.held.into_iter().map(|(held, event)| ((*seq, held), event)));
             }
         }
         for session in sessions {

@@ -10,10 +10,16 @@ use std::collections::{BTreeSet, HashMap};
 #[derive(Debug, Default)]
 pub struct KafkaFacts {
     taken: BTreeSet<Seq>,
+    origins: BTreeSet<Seq>,
     last_first: HashMap<String, Seq>,
 }
 
 impl KafkaFacts {
+    /// Whether the event is in Kafka, under its first seq or under a later one.
+    pub fn has_origin(&self, first: Seq) -> bool {
+        self.origins.contains(&first)
+    }
+
     /// Whether the event is in Kafka.
     pub fn has(&self, seq: Seq) -> bool {
         self.taken.contains(&seq)
@@ -74,12 +80,16 @@ impl Model {
     pub fn appended(&mut self, key: &str, epoch: Epoch, seq: Seq, event: &OrderEvent) -> Check {
         ensure!(self.is_stored(seq, event), "{seq} is in Kafka, but was never durable");
         ensure!(epoch == event.epoch, "{seq} has epoch {epoch} in Kafka, not {}", event.epoch);
-        if !self.kafka.taken.insert(seq) {
+        // A dead letter that Kafka had taken though it said otherwise is retried as a copy.
+        let first = self.origin(seq);
+        let new = self.kafka.taken.insert(seq);
+        if !self.kafka.origins.insert(first) || !new {
             self.counts.repeats += 1;
             return Ok(());
         }
-        if let Some(last) = self.kafka.last_first.insert(key.to_owned(), seq) {
-            ensure!(last < seq, "out of order: {seq} of order {key} first appears after {last}");
+        ensure!(!self.discarded.contains(&first), "{seq} was given up, and is in Kafka");
+        if let Some(last) = self.kafka.last_first.insert(key.to_owned(), first) {
+            ensure!(last < first, "out of order: {seq} of order {key}, first {first}, first appears after {last}");
         }
         Ok(())
     }

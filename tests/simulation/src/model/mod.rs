@@ -4,11 +4,13 @@
 //! the core's types, never its rules.
 
 mod batch;
+mod counts;
 mod image;
 mod kafka;
 mod rules;
 mod tickets;
 
+pub use counts::Counts;
 pub use image::Image;
 pub use kafka::KafkaFacts;
 
@@ -16,7 +18,7 @@ use crate::deed::Deed;
 use gateway::board::Board;
 use gateway::event::OrderEvent;
 use gateway::ids::{CommitId, Epoch, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
-use gateway::io::{Change, Forgettable, Notice, Opened, PartitionName, Submission};
+use gateway::io::{Change, Decided, Decision, Forgettable, Notice, Opened, PartitionName, Remembered, Submission};
 use gateway::order::{Moment, Projection, Status};
 use gateway::request::{Answer, Code, Stored};
 use gateway::settings::Settings;
@@ -98,6 +100,7 @@ struct Life {
     told: BTreeMap<(PartitionName, i64), Told>,
     read_upto: BTreeMap<PartitionName, i64>,
     sessions_opening: BTreeSet<ReplyTo>,
+    deciding: BTreeMap<ReplyTo, Seq>,
     /// Acknowledged to this process.
     acknowledged: BTreeSet<Seq>,
     /// Buried by this process.
@@ -123,65 +126,28 @@ pub struct Model {
     /// Every event that ever was durable.
     stored: BTreeMap<Seq, Arc<OrderEvent>>,
     seq_of: HashMap<RequestKey, Seq>,
+    /// The first seq of what was appended again.
+    origin: HashMap<Seq, Seq>,
+    /// What a person gave up, by its first seq.
+    discarded: HashSet<Seq>,
+    /// What people want done with dead letters, as long as it may happen.
+    wishes: Vec<(Seq, Decision)>,
     /// Whose request was last part of a batch: what became durable of it is that one's first answer, and everybody else's copy.
     last_try: HashMap<RequestKey, ReplyTo>,
     /// Requests whose first, not duplicate answer went out.
     first_told: HashSet<RequestKey>,
     forgotten_orders: HashSet<OrderId>,
+    /// A look-up may have found them just before.
+    forgotten_requests: HashMap<RequestKey, Remembered>,
     /// The latest wall time that any process saw, and whether the clock was ever set back.
     wall_seen_ms: i64,
     clock_went_back: bool,
+    /// The date of the last new event.
+    last_dated_ms: i64,
     /// What Kafka has taken.
     pub kafka: KafkaFacts,
     /// How much was checked.
     pub counts: Counts,
-}
-
-/// How much a run did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Answers by kind.
-    pub stored: u64,
-    /// Repeats.
-    pub duplicates: u64,
-    /// Rejections.
-    pub rejected: u64,
-    /// Commits that were durable.
-    pub commits: u64,
-    /// Status records that changed something.
-    pub statuses: u64,
-    /// Orders whose time on the board was over.
-    pub closings: u64,
-    /// Remembered things that expired.
-    pub expired: u64,
-    /// Dead letters and held events.
-    pub buried: u64,
-    /// Starts of a gateway process.
-    pub lives: u64,
-    /// Starts and reopenings that found a commit of unclear outcome.
-    pub unclear: u64,
-    /// Copies in Kafka of what was there already.
-    pub repeats: u64,
-}
-
-impl Counts {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Counts) -> Counts {
-        Counts {
-            stored: self.stored + other.stored,
-            duplicates: self.duplicates + other.duplicates,
-            rejected: self.rejected + other.rejected,
-            commits: self.commits + other.commits,
-            statuses: self.statuses + other.statuses,
-            closings: self.closings + other.closings,
-            expired: self.expired + other.expired,
-            buried: self.buried + other.buried,
-            lives: self.lives + other.lives,
-            unclear: self.unclear + other.unclear,
-            repeats: self.repeats + other.repeats,
-        }
-    }
 }
 
 impl Model {
@@ -194,11 +160,16 @@ impl Model {
             leftover: None,
             stored: BTreeMap::new(),
             seq_of: HashMap::new(),
+            origin: HashMap::new(),
+            discarded: HashSet::new(),
+            wishes: Vec::new(),
             last_try: HashMap::new(),
             first_told: HashSet::new(),
             forgotten_orders: HashSet::new(),
+            forgotten_requests: HashMap::new(),
             wall_seen_ms: 0,
             clock_went_back: false,
+            last_dated_ms: 0,
             kafka: KafkaFacts::default(),
             counts: Counts::default(),
         }
@@ -215,6 +186,11 @@ impl Model {
     /// Every event that ever was durable.
     pub fn stored(&self) -> &BTreeMap<Seq, Arc<OrderEvent>> {
         &self.stored
+    }
+
+    /// The seq that an event had first.
+    pub fn origin(&self, seq: Seq) -> Seq {
+        self.origin.get(&seq).copied().unwrap_or(seq)
     }
 
     /// Whether an event of that name was ever durable.
@@ -260,6 +236,7 @@ impl Model {
             told: BTreeMap::new(),
             read_upto: BTreeMap::new(),
             sessions_opening: BTreeSet::new(),
+            deciding: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             buried: BTreeSet::new(),
             accounted: opened.progress,
@@ -294,6 +271,7 @@ impl Model {
             side.open.sort_by(|a, b| a.order_id.cmp(&b.order_id));
             side.offsets.sort();
             side.dead.sort();
+            side.held.sort();
         }
         ensure!(opened == expected, "the store opened as {opened:?} and holds {expected:?}");
         Ok(())
@@ -301,10 +279,18 @@ impl Model {
 
     fn became_durable(&mut self, batch: &[Change]) -> Check {
         self.counts.commits += 1;
+        let mut appended = HashSet::new();
         for change in batch {
             match change {
+                Change::Enqueue(seq, event) if self.seq_of.get(&event.request).is_some_and(|first| self.stored[first].id == event.id) => {
+                    let first = self.seq_of[&event.request];
+                    ensure!(self.stored.insert(*seq, Arc::clone(event)).is_none(), "seq {seq} was given twice");
+                    self.origin.insert(*seq, first);
+                    appended.insert(first);
+                    self.counts.released += 1;
+                }
                 Change::Enqueue(seq, event) => {
-                    let earlier = self.stored.last_key_value().map_or(0, |(_, event)| event.occurred_at_ms);
+                    let earlier = std::mem::replace(&mut self.last_dated_ms, event.occurred_at_ms);
                     let in_order = self.clock_went_back || earlier <= event.occurred_at_ms;
                     ensure!(in_order, "{seq} is dated {} ({:?}), and the event before it {earlier}", event.occurred_at_ms, event.clock);
                     let other = self.stored.insert(*seq, Arc::clone(event));
@@ -314,15 +300,20 @@ impl Model {
                 }
                 Change::Expire(what) => {
                     self.counts.expired += 1;
-                    if let Forgettable::Order(order) = what {
-                        self.forgotten_orders.insert(order.clone());
+                    match what {
+                        Forgettable::Order(order) => drop(self.forgotten_orders.insert(order.clone())),
+                        Forgettable::Request(key) => {
+                            self.forgotten_requests.extend(self.image.requests.get(key).map(|first| (key.clone(), first.clone())));
+                        }
                     }
                 }
                 Change::DeadLetter(..) | Change::Hold(..) => self.counts.buried += 1,
+                Change::Release(seq) if self.image.dead.contains_key(seq) => drop(self.discarded.insert(self.origin(*seq))),
                 _ => {}
             }
             self.image.apply(change);
         }
+        self.discarded.retain(|first| !appended.contains(first));
         Ok(())
     }
 
@@ -367,6 +358,30 @@ impl Model {
             let (submission, deed) = (submission.clone(), deed.clone());
             life.flights.insert(key, Flight { submission, deed, reply_to, waiters: VecDeque::new(), since_mono_ms: now.mono_ms });
         }
+    }
+
+    /// A person is about to decide about a dead letter.
+    pub fn deciding(&mut self, reply_to: ReplyTo, dead: Seq, decision: Decision) {
+        self.wishes.push((dead, decision));
+        self.life_mut().deciding.insert(reply_to, dead);
+    }
+
+    /// A person hears what became of it.
+    ///
+    /// # Errors
+    /// It is not true, or nobody asked.
+    pub fn decided(&mut self, reply_to: ReplyTo, outcome: Decided) -> Check {
+        let Some(dead) = self.life_mut().deciding.remove(&reply_to) else {
+            return Err(Violation(format!("{outcome:?} is said to nobody")));
+        };
+        let there = self.image.dead.contains_key(&dead);
+        let waits = self.image.held.range((dead, Seq(0))..(dead.next(), Seq(0))).next().is_some();
+        match outcome {
+            Decided::Done { .. } => ensure!(!there && !waits, "{dead} is said to be done, and is there"),
+            Decided::Unknown => ensure!(!there, "{dead} is said to be unknown, and is there"),
+            Decided::Busy | Decided::Full => ensure!(there, "{dead} is refused as {outcome:?}, and is done"),
+        }
+        Ok(())
     }
 
     /// The terminal that waits for a request's answer.
@@ -437,7 +452,8 @@ impl Model {
     }
 
     fn check_stored(&mut self, key: &RequestKey, flight: &Flight, stored: &Stored, leads: bool) -> Check {
-        let Some(remembered) = self.image.requests.get(key) else {
+        let forgotten = self.forgotten_requests.get(key).filter(|_| stored.duplicate);
+        let Some(remembered) = self.image.requests.get(key).or(forgotten) else {
             return Err(Violation(format!("{key:?} was told stored, but it is not on disk")));
         };
         ensure!(remembered.body_hash == flight.submission.request.body_hash, "{key:?}: a conflict was told stored");
@@ -513,12 +529,15 @@ impl Model {
         let disk = self.life().no_space_at.is_some_and(|at| now.mono_ms <= at + 5_000);
         let waiting = self.image.queued.range(self.life().accounted.next()..);
         let (events, bytes) = waiting.fold((0, 0), |(n, bytes), (_, event)| (n + 1, bytes + event.weight() as u64));
+        let kept = self.image.kept();
+        let (events, bytes) = (events + kept.events, bytes + kept.bytes);
         // What the commit in flight or in the making holds counts too; a batch's worth is the tolerance.
         let batch = limits.batch_requests_max as u64;
         let events_full = events + batch >= limits.queued_events_max / 10 * 9;
         let bytes_full = bytes + batch * 2_048 >= limits.queued_bytes_max / 10 * 9;
+        let letters_full = self.image.dead.len() >= limits.dead_letters_max;
         let open_full = self.image.open_orders().count() + limits.batch_requests_max >= limits.open_orders_max;
-        disk || events_full || bytes_full || open_full
+        disk || events_full || bytes_full || open_full || letters_full
     }
 
     /// The commit is durable, and the core is about to hear it.
@@ -687,6 +706,7 @@ impl Model {
         ensure!(exact, "the gauge says {gauge_bytes} bytes queued, and it is {bytes}");
         ensure!(gauges.last_seq == self.image.next_seq.0 - 1 + pending, "the gauge says {} is the last seq", gauges.last_seq);
         ensure!(gauges.dead_letters == self.image.dead.len(), "the gauge says {} dead letters", gauges.dead_letters);
+        ensure!(gauges.kept == self.image.kept(), "the gauge says {:?} is kept, and it is {:?}", gauges.kept, self.image.kept());
         Ok(())
     }
 
@@ -698,10 +718,14 @@ impl Model {
         let life = self.life();
         ensure!(life.flights.is_empty(), "never answered: {:?}", life.flights.keys().collect::<Vec<_>>());
         ensure!(life.sessions_opening.is_empty(), "sessions never answered: {:?}", life.sessions_opening);
+        ensure!(life.deciding.is_empty(), "decisions never answered: {:?}", life.deciding);
+        ensure!(self.image.releasing().is_empty(), "never released: {:?}", self.image.releasing());
+        let kept: HashSet<Seq> =
+            self.image.dead.keys().copied().chain(self.image.held.keys().map(|(_, held)| *held)).map(|seq| self.origin(seq)).collect();
         for (seq, event) in &self.stored {
-            let held = self.image.held.keys().any(|(_, held)| held == seq);
-            let kept = self.image.dead.contains_key(seq) || held;
-            ensure!(self.kafka.has(*seq) || kept, "lost: {seq} {event:?}");
+            let first = self.origin(*seq);
+            let accounted = self.kafka.has_origin(first) || kept.contains(&first) || self.discarded.contains(&first);
+            ensure!(accounted, "lost: {seq} {event:?}");
         }
         ensure!(self.image.queued.is_empty(), "still in the outbox: {:?}", self.image.queued.keys().collect::<Vec<_>>());
         Ok(())

@@ -5,10 +5,12 @@ use crate::ingress::http::{Limits, Settings, Usage, serve};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use gateway::board::{Board, Entry};
+use gateway::event::{Clock, OrderEvent};
+use gateway::ids::Epoch;
 use gateway::ids::{OrderId, RequestKey, Seq, Ticket};
-use gateway::io::Submission;
+use gateway::io::{DeadLetter, Decided, Decision, Submission};
 use gateway::order::{Payment, Projection, Status};
-use gateway::request::{Answer, Code, Stored};
+use gateway::request::{Answer, Code, EventType, Stored};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use store::DeadLetters;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -56,7 +59,7 @@ impl Loop {
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let (hold, mut held) = watch::channel(false);
         let seen = Seen::default();
-        let mut memory = Memory { seen: seen.clone(), ..Memory::default() };
+        let mut memory = Memory { seen: seen.clone(), dead: vec![letter(2, 5), letter(3, 0)], ..Memory::default() };
         let task = tokio::spawn(async move {
             while let Some(call) = inbox.recv().await {
                 if held.wait_for(|held| !*held).await.is_err() {
@@ -101,6 +104,7 @@ struct Memory {
     seen: Seen,
     requests: BTreeMap<RequestKey, ([u8; 16], Stored)>,
     orders: BTreeMap<OrderId, Projection>,
+    dead: DeadLetters,
 }
 
 impl Memory {
@@ -113,8 +117,22 @@ impl Memory {
                 let wanted = |order: &&Projection| order.open && status.is_none_or(|status| order.status == status);
                 drop(reply.send(self.orders.values().filter(wanted).take(orders_max).cloned().collect()));
             }
+            Call::ListDeadLetters { after, letters_max, reply } => {
+                drop(reply.send(self.dead.iter().filter(|(seq, ..)| *seq > after).take(letters_max).cloned().collect()));
+            }
+            Call::Decide { dead, decision, reply } => drop(reply.send(self.bury(dead, decision))),
             Call::OpenSession { .. } | Call::FindSession { .. } => panic!("HTTP has no use for it"),
         }
+    }
+
+    /// Decides at once, but a dead letter on an odd seq is never settled.
+    fn bury(&mut self, dead: Seq, decision: Decision) -> Decided {
+        let Some(place) = self.dead.iter().position(|(seq, ..)| *seq == dead) else { return Decided::Unknown };
+        if dead.0 % 2 == 1 {
+            return Decided::Busy;
+        }
+        let (.., held) = self.dead.remove(place);
+        Decided::Done { appended: held + u64::from(decision == Decision::Retry) }
     }
 
     /// Stores whatever it is asked to, but a user named like a code is refused with it.
@@ -285,4 +303,19 @@ impl Events {
 /// An order of one pizza.
 pub fn pizza() -> Value {
     json!({"userId": "user-456", "orderDetails": [{"foodId": "food-001", "foodName": "Pizza", "price": 12.50, "quantity": 2}]})
+}
+
+fn letter(seq: u64, held: u64) -> (Seq, DeadLetter, u64) {
+    let event = OrderEvent {
+        epoch: Epoch(7),
+        request: RequestKey { terminal: "till-1".parse().unwrap(), request_id: format!("r-{seq}").parse().unwrap() },
+        id: [7; 16],
+        event_type: EventType::Created,
+        order_id: format!("order/{seq}").parse().unwrap(),
+        user_id: None,
+        occurred_at_ms: 1_704_110_400_000,
+        clock: Clock::Synced,
+        data: r#"{"totalPrice":12.50}"#.into(),
+    };
+    (Seq(seq), DeadLetter { event, reason: "too large".into(), since_ms: 1_704_110_400_000, attempts: 2 }, held)
 }

@@ -1,6 +1,7 @@
 //! The server as its clients meet it, over real connections.
 
 mod bad_input;
+mod dead_letters;
 mod house;
 mod openapi;
 mod orders;
