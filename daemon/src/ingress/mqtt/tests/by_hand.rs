@@ -257,9 +257,12 @@ async fn an_answer_that_the_broker_hangs_up_on_does_not_hold_the_others_back() {
     link.send(&Packet::Publish(submit("r-good", 2))).await;
     eventually("both are in flight", || rig.submissions() == 2).await;
     rig.mood.send_replace(Mood::Prompt);
+    let mut hung_up = 0;
     let answer = loop {
         let publish = link.publish().await;
         if publish.topic == "ord/v1/store-042/t/bad/answer".as_bytes() {
+            hung_up += 1;
+            assert!(hung_up < 10, "the refused answer is still tried first");
             link.hang_up().await;
             link = broker.serve().await;
         } else {
