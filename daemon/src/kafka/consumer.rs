@@ -47,6 +47,8 @@ const LOOK_MISSING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(300);
 /// Topics are asked for their ids this often while no record comes: one made anew under the same name is never told of otherwise.
 const IDENTIFY: Duration = Duration::from_secs(40);
+/// Before anything is fetched, a broker tells a topic's id at once or never: the mock cluster does not.
+const FIRST_ID_LIMIT: Duration = Duration::from_secs(1);
 /// Offsets are committed for lag tools this often, if they moved.
 const COMMIT: Duration = Duration::from_secs(60);
 /// The lag is measured this often.
@@ -231,7 +233,7 @@ impl Reader {
     /// Reads until the end of the daemon, or until only a new consumer can go on.
     fn read(&mut self, consumer: &BaseConsumer<Voice>, refused: &Refused) {
         let now = Instant::now();
-        let (mut look_at, mut commit_at, mut measure_at, mut identify_at) = (now, now + COMMIT, now + MEASURE, now);
+        let (mut look_at, mut commit_at, mut measure_at, mut identify_at) = (now, now + COMMIT, now + MEASURE, now + IDENTIFY);
         self.ids.clear();
         while !self.stopped() {
             let now = Instant::now();
@@ -294,18 +296,16 @@ impl Reader {
     /// The topics that have another id than before: a consumer hangs on these, or reads on at an offset that means nothing any more.
     fn made_anew(&mut self, consumer: &BaseConsumer<Voice>) -> BTreeSet<String> {
         let mut anew = BTreeSet::new();
-        for topic in self.settings.topics.iter().map(|topic| topic.topic.as_str()) {
-            let found = match topics::describe(consumer.client(), topic, ASK_LIMIT) {
-                Ok(found) => found,
+        for (topic, id) in &self.ids {
+            match topics::describe(consumer.client(), topic, ASK_LIMIT) {
+                Ok(found) if found.id != *id => {
+                    tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
+                    anew.insert(topic.clone());
+                }
+                Ok(_) => {}
                 // The others would be waited for just as long.
                 Err(RDKafkaErrorCode::OperationTimedOut) => break,
-                // Who may not ask, or asks an old broker, goes without.
-                Err(_) => continue,
-            };
-            let before = self.ids.insert(topic.to_owned(), found.id.clone());
-            if before.is_some_and(|before| before != found.id) {
-                tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
-                anew.insert(topic.to_owned());
+                Err(_) => {}
             }
         }
         anew
@@ -336,6 +336,11 @@ impl Reader {
             .map(|partition| PartitionName { topic: topic.to_owned(), partition })
             .filter(|at| !self.reading.contains_key(at))
             .collect::<Vec<_>>();
+        if !self.ids.contains_key(topic)
+            && let Ok(found) = topics::describe(consumer.client(), topic, FIRST_ID_LIMIT)
+        {
+            self.ids.insert(topic.to_owned(), found.id);
+        }
         match self.begin(consumer, downlink.source.select(), &fresh) {
             Ok(()) => {
                 if self.missing.remove(topic) {

@@ -25,6 +25,8 @@ const PROBE_IDLE: Duration = Duration::from_secs(15);
 /// An answer to that is waited for this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
+/// A new handle's first question for the topic's id is answered at once or never: the mock cluster does not.
+const FIRST_ID_LIMIT: Duration = Duration::from_secs(1);
 /// A broker that answers and acknowledges nothing, though events wait, is told of after this.
 const STALLED: Duration = Duration::from_secs(20);
 /// A refusal that stays the same is said again after this.
@@ -101,6 +103,13 @@ impl Line {
     }
 }
 
+/// The topic's id, as the current handle found it.
+enum TopicId {
+    Unasked,
+    Untold,
+    Told(String),
+}
+
 /// Events wait and brokers answer, but acknowledge none of them.
 enum Stall {
     No,
@@ -121,8 +130,7 @@ pub(super) struct Keeper {
     /// One for all handles: a new one begins with what the older one said already.
     voice: Arc<Voice>,
     topic_trouble: Option<RDKafkaErrorCode>,
-    /// The topic's id, as the current handle found it.
-    topic_id: Option<String>,
+    topic_id: TopicId,
     stall: Stall,
     /// The refusal that was said last, and when.
     refusal: Option<(Refusal, Instant)>,
@@ -149,7 +157,7 @@ impl Keeper {
             answered,
             voice,
             topic_trouble: None,
-            topic_id: None,
+            topic_id: TopicId::Unasked,
             stall: Stall::No,
             refusal: None,
         }
@@ -254,7 +262,7 @@ impl Keeper {
         let config = self.settings.config();
         let (report, line, voice) = (Arc::clone(&self.report), Arc::clone(&self.line), Arc::clone(&self.voice));
         *lock(&self.current) = Current::Handle(Handle::make(producer, &config, report, line, voice)?);
-        self.topic_id = None;
+        self.topic_id = TopicId::Unasked;
         Ok(())
     }
 
@@ -298,14 +306,19 @@ impl Keeper {
 
     /// A handle may hang without an error when its topic is made anew (librdkafka #4898): then it is given up.
     fn was_made_anew(&mut self, producer: &BaseProducer<Context>, topic: &str, waiting: i32) -> bool {
-        if waiting == 0 && self.topic_id.is_some() {
-            return false;
-        }
-        // An old broker that cannot tell is no trouble, and who may not ask learns it from the metadata.
-        let Ok(found) = topics::describe(producer.client(), topic, PROBE_LIMIT) else { return false };
-        let before = self.topic_id.replace(found.id.clone());
-        if before.is_none_or(|before| before == found.id) {
-            return false;
+        let limit = match self.topic_id {
+            TopicId::Unasked => FIRST_ID_LIMIT,
+            TopicId::Told(_) if waiting > 0 => PROBE_LIMIT,
+            TopicId::Told(_) | TopicId::Untold => return false,
+        };
+        let found = topics::describe(producer.client(), topic, limit);
+        match (&self.topic_id, found) {
+            (TopicId::Told(before), Ok(found)) if *before != found.id => {}
+            (TopicId::Unasked, found) => {
+                self.topic_id = found.map_or(TopicId::Untold, |found| TopicId::Told(found.id));
+                return false;
+            }
+            (TopicId::Told(_) | TopicId::Untold, _) => return false,
         }
         tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
         if let Some(handle) = lock(&self.current).handle() {
