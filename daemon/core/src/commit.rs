@@ -4,7 +4,7 @@ use crate::admission::Flight;
 use crate::event::OrderEvent;
 use crate::gateway::{FULL_RETRY_MS, Gateway, StoreState};
 use crate::ids::{CommitId, OrderId, ReplyTo, RequestKey, Seq, Ticket};
-use crate::io::{Change, CommitFailure, Output, PartitionName, Remembered};
+use crate::io::{Change, CommitFailure, Forgettable, Output, PartitionName, Remembered};
 use crate::json;
 use crate::order::{Effect, Projection, Source};
 use crate::release::Released;
@@ -359,7 +359,12 @@ impl Gateway {
         }
         let room = RECORDS_MAX.saturating_sub(draft.records + 1);
         draft.commit.orders().for_each(|order| self.sweep.order_changes(order));
-        for key in self.sweep.take(room / 2, |order| self.lanes.is_busy(order)) {
+        // A request that waited for the store longer than requests are remembered must still find what its own first try left behind.
+        let in_use = |what: &Forgettable| match what {
+            Forgettable::Request(key) => self.flights.get(key).is_some(),
+            Forgettable::Order(order) => self.lanes.is_busy(order),
+        };
+        for key in self.sweep.take(room / 2, in_use) {
             draft.add(1, Change::Expire(key));
         }
         let progress = self.uplink.progress();

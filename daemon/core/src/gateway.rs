@@ -626,6 +626,11 @@ impl Gateway {
         }
         self.check_releases(now);
         self.build_commit(now);
+        // Work that ended without a commit may have let a decision begin whose time is over.
+        while self.store == StoreState::Open && self.release_gives_up_at().is_some_and(|at| at <= now.mono_ms) {
+            self.check_releases(now);
+            self.build_commit(now);
+        }
         self.sweep(now);
         self.show_board(now);
         self.tell_accepting(now);

@@ -69,11 +69,11 @@ impl Sweep {
     }
 
     /// At most so many that may be removed now. Not what is in use: something was just looked up there.
-    pub fn take(&mut self, keys_max: usize, in_use: impl Fn(&OrderId) -> bool) -> Vec<Forgettable> {
+    pub fn take(&mut self, keys_max: usize, in_use: impl Fn(&Forgettable) -> bool) -> Vec<Forgettable> {
         let changed = &self.changed;
         let stands = |what: &Forgettable| match what {
-            Forgettable::Request(_) => true,
-            Forgettable::Order(order) => changed.len() < CHANGED_MAX && !changed.contains(order) && !in_use(order),
+            Forgettable::Request(_) => !in_use(what),
+            Forgettable::Order(order) => changed.len() < CHANGED_MAX && !changed.contains(order) && !in_use(what),
         };
         self.expired.retain(stands);
         self.expired.drain(..self.expired.len().min(keys_max)).collect()
@@ -102,7 +102,7 @@ mod tests {
         let expired = ["committing", "changing", "in use", "old"].map(|id| Forgettable::Order(order(id)));
         sweep.swept(expired.to_vec(), None);
         sweep.order_changes(&order("old"));
-        assert_eq!(sweep.take(10, |id| id.as_str() == "in use"), []);
+        assert_eq!(sweep.take(10, |what| *what == Forgettable::Order(order("in use"))), []);
         assert_eq!(sweep.due_at(), Some(2 * EVERY_MS));
     }
 
@@ -115,6 +115,6 @@ mod tests {
         }
         let request = Forgettable::Request(crate::ids::RequestKey { terminal: "t".parse().unwrap(), request_id: "r".parse().unwrap() });
         sweep.swept(vec![request.clone(), Forgettable::Order(order("old"))], None);
-        assert_eq!(sweep.take(10, |id| id.as_str() == "in use"), [request]);
+        assert_eq!(sweep.take(10, |what| *what == Forgettable::Order(order("in use"))), [request]);
     }
 }

@@ -335,6 +335,10 @@ impl World {
 
     /// Somebody decides about a dead letter: one that there is, or was.
     fn decide(&mut self) -> Check {
+        if !self.stormy {
+            // What is kept counts as queued: a house that is full of it waits for somebody to decide.
+            self.at(10 * 60_000, Event::Decide);
+        }
         let last = self.model.image.next_seq.0;
         let letters: Vec<Seq> = self.model.image.dead.keys().copied().collect();
         if self.gateway.is_none() {
@@ -692,6 +696,7 @@ impl World {
         platter.fate = crate::disk::Fate::Fine;
         drop(platter);
         self.kafka_is_back();
+        self.at(60_000, Event::Decide);
     }
 
     fn is_at_rest(&self) -> bool {

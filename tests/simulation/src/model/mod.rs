@@ -488,13 +488,15 @@ impl Model {
         let remembered = self.image.requests.get(key);
         let order = request.order_id.as_ref().and_then(|id| self.image.orders.get(id));
         let creates = matches!(flight.deed, Deed::Create { .. });
+        let mut pending = self.life().pending.iter().flat_map(|pending| pending.batch.iter());
+        let goes = pending.any(|change| matches!(change, Change::Expire(Forgettable::Order(id)) if request.order_id.as_ref() == Some(id)));
         let forgotten = request.order_id.as_ref().is_some_and(|id| self.forgotten_orders.contains(id));
         let just = match code {
             Code::Conflict => {
                 remembered.is_some_and(|first| first.body_hash != request.body_hash) || (creates && (order.is_some() || forgotten))
             }
             Code::Final => order.is_some_and(|order| !rules::admits(order, &flight.deed)) || forgotten,
-            Code::UnknownOrder => self.settings.strict_orders && !creates && order.is_none(),
+            Code::UnknownOrder => self.settings.strict_orders && !creates && (order.is_none() || goes),
             Code::Expired => self.is_expired(now, flight),
             Code::Full => self.is_full(now),
             Code::Busy | Code::Invalid | Code::TooLarge | Code::Unauthorized => false,
