@@ -26,8 +26,8 @@ import parts
 import serial_terminal as wire
 
 COUNT = 30
-# Of so many bytes about one is hit.
-BYTES_A_FAULT = 1500
+# In each direction at most so many bytes come through between two faults.
+BYTES_A_FAULT_MAX = 3000
 FAULTS_MIN = 10
 READY = 3
 TERMINAL_END = 1
@@ -131,6 +131,7 @@ class Line(threading.Thread):
         self.is_deaf = False
         # Faults by direction: what the gateway should have heard, what the terminal should have heard.
         self.faults = [0, 0]
+        self._until_fault = [self._chance.randrange(BYTES_A_FAULT_MAX) for _ in self.faults]
 
     def run(self):
         while not self._is_over.is_set():
@@ -144,10 +145,12 @@ class Line(threading.Thread):
     def _with_faults(self, data, towards):
         out = bytearray()
         for byte in data:
-            if self._chance.randrange(BYTES_A_FAULT):
+            self._until_fault[towards] -= 1
+            if self._until_fault[towards] >= 0:
                 out.append(byte)
                 continue
             self.faults[towards] += 1
+            self._until_fault[towards] = self._chance.randrange(BYTES_A_FAULT_MAX)
             # One bit turned, a byte lost, or a burst in its place.
             out += self._chance.choice([bytes([byte ^ 1 << self._chance.randrange(8)]), b"", self._chance.randbytes(20)])
         return bytes(out)
