@@ -107,6 +107,11 @@ fn hung_up_on_plain(text: &str) -> bool {
     text.contains("Disconnected") && text.contains("in state APIVERSION_QUERY") && !text.contains("ssl://")
 }
 
+/// Nobody answered the first words of TLS. Most often librdkafka adds the question that is among [`REFUSALS`], but not always.
+fn hung_up_on_tls(text: &str) -> bool {
+    text.contains("SSL connection closed by peer") && text.contains("in state SSL_HANDSHAKE")
+}
+
 impl Refusal {
     /// What a client's error means for the connection; `None` if it is none of these.
     pub(super) fn of(code: Code, text: &str) -> Option<Refusal> {
@@ -114,6 +119,7 @@ impl Refusal {
         match code {
             Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => Some(Refusal::Login),
             _ if hung_up_on_plain(text) => Some(Refusal::HungUpOnPlain),
+            _ if hung_up_on_tls(text) => Some(Refusal::HungUpOnTls),
             _ => REFUSALS.iter().find(|(part, _)| text.contains(part)).map(|(_, refusal)| *refusal),
         }
     }
@@ -253,6 +259,12 @@ mod tests {
                  broker listener? (after 49ms in state SSL_HANDSHAKE)",
                 Some(Refusal::HungUpOnTls),
             ),
+            (
+                Code::BrokerTransportFailure,
+                "ssl://k:9092/bootstrap: Disconnected: SSL connection closed by peer (after 2ms in state SSL_HANDSHAKE)",
+                Some(Refusal::HungUpOnTls),
+            ),
+            (Code::BrokerTransportFailure, "ssl://k:9093/1: Disconnected: SSL connection closed by peer (after 9ms in state UP)", None),
             (
                 Code::BrokerTransportFailure,
                 "k:9093/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 135ms in state APIVERSION_QUERY)",
