@@ -42,6 +42,11 @@ power-cuts *ARGUMENTS:
 power-cuts-daemon IMAGES SEED="1":
     POWER_CUT_IMAGES={{IMAGES}} POWER_CUT_SEED={{SEED}} cargo test -p dumbwaiter --test power_cuts
 
+# A thousand times `kill -9` under load, with Kafka up, down and flapping: `just kills --kills 5000 --seed 7`.
+kills *ARGUMENTS="--kills 1000":
+    cargo build --package dumbwaiter
+    python3 tests/real/kills.py {{ARGUMENTS}}
+
 # The pictures of the README, taken anew by the browser test.
 pictures:
     cargo build --package dumbwaiter
