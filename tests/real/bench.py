@@ -2,7 +2,7 @@
 """Every figure that the gateway is held to, measured on real parts in one run, each beside its target.
 
     bench.py                        builds for release, measures everything, prints a table; takes about ten minutes
-    bench.py --only chain,drain     these sections alone: store, chain, drain, outage, answers, memory
+    bench.py --only chain,drain     these sections alone: store, chain, drain, outage, answers, memory, wear
     bench.py --fast                 builds without link-time optimisation: sooner, slower, and 21 MB larger in memory
     bench.py --smoke                small counts and the debug build: shows that this still works; the figures mean nothing
 
@@ -64,12 +64,15 @@ class Counts:
     answers: int = 500
     syncs: int = 200
     outages_s: tuple = (1, 3, 10)
+    # Orders one by one, at 100 a second, and with five statuses at one a second.
+    worn: tuple = (40, 2_000, 30)
     # By then what was delivered is also forgotten: the gateway writes it down within 5 s.
     settled_after_s: int = 6
 
 
 SMOKE = Counts(
-    orders=500, rounds=1, warming=0, queued=400, deep=400, shallow=200, answers=20, syncs=5, outages_s=(1,), settled_after_s=0
+    orders=500, rounds=1, warming=0, queued=400, deep=400, shallow=200, answers=20, syncs=5, outages_s=(1,), worn=(3, 50, 2),
+    settled_after_s=0,
 )
 
 
@@ -229,6 +232,10 @@ def cpu_s(gateway):
 def rss_mb(gateway):
     text = pathlib.Path(f"/proc/{gateway.process.pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def metric(gateway, name):
+    return int(re.search(rf"^dumbwaiter_{name} (\d+)", gateway.ask("GET", "/metrics")[1], re.MULTILINE)[1])
 
 
 def delivered(gateway, events, limit_s=120):
@@ -412,7 +419,84 @@ def memory(bench):
     ]
 
 
-SECTIONS = {each.__name__: each for each in (store, chain, drain, outage, answers, memory)}
+class Device:
+    """A disk of its own for one data folder: an ext4 in a file. Needs root."""
+
+    def __init__(self, image):
+        self.folder = image.with_suffix(".mounted")
+        with open(image, "wb") as file:
+            file.truncate(1 << 30)
+        # As on a card: what small file systems get by default has smaller blocks, and what is left for later is left for the bench.
+        run(parts.tool("mkfs.ext4"), "-q", "-b", 4096, "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+        self.folder.mkdir()
+        run("mount", "-o", "loop", image, self.folder)
+        self._name = pathlib.Path(run("findmnt", "--noheadings", "--output", "SOURCE", self.folder).strip()).name
+
+    def written(self):
+        """Bytes that reached the device: the kernel's count of sectors, with what it still held back."""
+        run("sync", "--file-system", self.folder)
+        return int(pathlib.Path(f"/sys/class/block/{self._name}/stat").read_text().split()[6]) * 512
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        run("umount", self.folder)
+
+
+def whole_order(gateway, number, began):
+    """An order and its five statuses within a second of their own, evenly."""
+    order = gateway.order()["orderId"]
+    for step, status in enumerate(("CONFIRMED", "PREPARING", "READY", "OUT_FOR_DELIVERY", "DELIVERED"), 1):
+        time.sleep(max(0, began + number + step / 6 - time.monotonic()))
+        gateway.set_status(order, status)
+    time.sleep(max(0, began + number + 1 - time.monotonic()))
+
+
+def wear(bench):
+    """Bytes on the device, its file system's journal included; beside them what the gateway's metric says of it."""
+    lone, busy, whole = bench.counts.worn
+    try:
+        device = Device(pathlib.Path(bench.folder) / "worn.img")
+    except (RuntimeError, OSError) as reason:
+        print(f"  not measured: it takes root and a loop device for a file system of its own: {reason}")
+        return []
+    gateway = parts.Gateway(bench.config(bench.topic()))
+    with device, contextlib.ExitStack() as stack:
+        (gateway.folder / "data").symlink_to(device.folder)
+        stack.enter_context(gateway)
+        submit = lambda count, **how: bench.load(count, "http", gateway.url(""), **how)
+
+        def whole_orders():
+            began = time.monotonic()
+            for number in range(whole):
+                whole_order(gateway, number, began)
+
+        def cost(count, work):
+            """Of one order, in KB: on the device, and by the metric. What is delivered is also forgotten."""
+            before = device.written(), metric(gateway, "disk_written_bytes_total")
+            work()
+            delivered(gateway, 0)
+            time.sleep(bench.counts.settled_after_s)
+            after = device.written(), metric(gateway, "disk_written_bytes_total")
+            return [(now - then) / count / 1_000 for now, then in zip(after, before)]
+
+        # The store's first segments, and the connections.
+        submit(lone, terminals=8)
+        quiet = cost(1, lambda: None)
+        costs = {
+            "a lone order, two a second": (cost(lone, lambda: submit(lone, rate=2)), 14, "<= 14 KB, aim 8"),
+            "an order at 100 a second": (cost(busy, lambda: submit(busy, rate=100, terminals=16)), 8, None),
+            "an order with five statuses, one a second": (cost(whole, whole_orders), 40, None),
+        }
+        gateway.stop()
+    print(f"  {bench.counts.settled_after_s} s with nothing to do: {quiet[0]:.1f} KB; by the metric {quiet[1]:.1f}")
+    for what, (kb, _, _) in costs.items():
+        print(f"  {what}: by the metric {kb[1]:.1f} KB")
+    return [at_most(f"written to the device for {what}", kb[0], limit, "KB", target=said) for what, (kb, limit, said) in costs.items()]
+
+
+SECTIONS = {each.__name__: each for each in (store, chain, drain, outage, answers, memory, wear)}
 
 
 def build(options):
