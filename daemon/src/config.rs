@@ -11,6 +11,7 @@
 //! - A `…_file` key that is absent takes the systemd credential of that name without `_file`, if there is one:
 //!   `LoadCredential=kafka.password:/etc/dumbwaiter/kafka.password`. A relative path starts at the folder of the config file.
 
+mod changes;
 mod files;
 mod kafka;
 mod kafka_properties;
@@ -22,6 +23,8 @@ mod tests;
 mod tree;
 mod values;
 
+pub use changes::Changes;
+pub use files::PemFile;
 pub use kafka::{Downlink, DownlinkSource, Kafka};
 pub use problem::Problems;
 pub use secret::Secret;
@@ -82,7 +85,7 @@ pub struct Config {
 }
 
 /// `[gateway]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewaySection {
     /// The gateway's name in the chain.
     pub id: Name,
@@ -95,7 +98,7 @@ pub struct GatewaySection {
 }
 
 /// `[store]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSection {
     /// The data folder.
     pub data_dir: PathBuf,
@@ -110,7 +113,7 @@ pub struct StoreSection {
 }
 
 /// `[http]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// Where the server listens. Off loopback only with `insecure`.
     pub listen: SocketAddr,
@@ -135,14 +138,14 @@ pub struct HttpAllow {
 }
 
 /// `[mqtt]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
     /// The broker.
     pub url: MqttUrl,
     /// User name and password, if the broker wants them.
     pub login: Option<(String, Option<Secret>)>,
     /// Who signed the broker's certificate, in PEM; the system's authorities if `None`.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<PemFile>,
     /// The MQTT client id.
     pub client_id: String,
 }

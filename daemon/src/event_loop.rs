@@ -261,6 +261,14 @@ impl EventLoop {
                 self.decisions.insert(reply_to, reply);
                 self.gateway.handle(self.rim.clock.now(), Input::Decide { reply_to, dead, decision });
             }
+            Call::Configure { settings, renew_producer, done } => {
+                self.rim.metrics.limits(&settings.limits);
+                self.gateway.configure(*settings);
+                if renew_producer {
+                    self.gateway.renew_producer(self.rim.clock.now());
+                }
+                let _ = done.send(());
+            }
             Call::ListOrders { status, orders_max, reply } => {
                 let wanted = self.gateway.open_orders().filter(|order| status.is_none_or(|status| order.status == status));
                 let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());

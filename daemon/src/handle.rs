@@ -6,6 +6,7 @@ use gateway::ids::{Name, OrderId, Seq, SessionId};
 use gateway::io::{Decided, Decision, Submission};
 use gateway::order::{Projection, Status};
 use gateway::request::{Answer, Code};
+use gateway::settings::Settings;
 use std::sync::Arc;
 use store::DeadLetters;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -42,6 +43,7 @@ pub enum Call {
     ReadOrder { order: OrderId, reply: oneshot::Sender<Option<Projection>> },
     ListDeadLetters { after: Seq, letters_max: usize, reply: oneshot::Sender<DeadLetters> },
     Decide { dead: Seq, decision: Decision, reply: oneshot::Sender<Decided> },
+    Configure { settings: Box<Settings>, renew_producer: bool, done: oneshot::Sender<()> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
 }
 
@@ -134,6 +136,15 @@ impl Handle {
         let (reply, decided) = oneshot::channel();
         self.calls.send(Call::Decide { dead, decision, reply }).await.map_err(|_| StoreAway)?;
         decided.await.map_err(|_| StoreAway)
+    }
+
+    /// Takes over a newer config, and has Kafka's producer made anew if how Kafka is reached changed.
+    pub async fn configure(&self, settings: Settings, renew_producer: bool) {
+        let (done, was_done) = oneshot::channel();
+        if self.calls.send(Call::Configure { settings: Box::new(settings), renew_producer, done }).await.is_ok() {
+            // A gateway that ends takes nothing over any more.
+            let _ = was_done.await;
+        }
     }
 
     /// The board as last made durable, and a wake-up at each change.

@@ -8,10 +8,10 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Compact, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// Overrides `log.level`: a level, or directives by module, `info,dumbwaiter::kafka=debug`.
 pub const VARIABLE: &str = "DUMBWAITER_LOG";
@@ -20,11 +20,29 @@ pub const VARIABLE: &str = "DUMBWAITER_LOG";
 ///
 /// # Errors
 /// `DUMBWAITER_LOG` is no filter, or logging was started before.
-pub fn start(log: Log) -> anyhow::Result<()> {
-    let filter = filter(log.level, std::env::var(VARIABLE).ok().as_deref())?;
+pub fn start(log: Log) -> anyhow::Result<Threshold> {
+    let filter = filter_of_process(log.level)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = subscriber(resolve(log.format), colours, filter, std::io::stderr);
-    tracing::subscriber::set_global_default(subscriber).context("logging was started twice")
+    let (subscriber, level) = subscriber(resolve(log.format), colours, filter, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber).context("logging was started twice")?;
+    Ok(level)
+}
+
+/// The level of the lines that are written, which may change.
+pub struct Threshold(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl Threshold {
+    /// Writes lines of this level from now on; without effect where [`VARIABLE`] says another.
+    ///
+    /// # Errors
+    /// [`VARIABLE`] is no filter.
+    pub fn set(&self, level: LogLevel) -> anyhow::Result<()> {
+        (self.0)(filter_of_process(level)?).context("the level of the log cannot be changed")
+    }
+}
+
+fn filter_of_process(level: LogLevel) -> anyhow::Result<EnvFilter> {
+    filter(level, std::env::var(VARIABLE).ok().as_deref())
 }
 
 fn filter(level: LogLevel, directives: Option<&str>) -> anyhow::Result<EnvFilter> {
@@ -55,15 +73,23 @@ fn under_journal() -> bool {
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
-fn subscriber<W>(format: LogFormat, colours: bool, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(format: LogFormat, colours: bool, filter: EnvFilter, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Threshold)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // The handle's type has the format in it.
+    macro_rules! reloading {
+        ($lines:expr) => {{
+            let lines = $lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Box::new(lines.finish()), Threshold(Box::new(move |filter| handle.reload(filter))))
+        }};
+    }
     match format {
-        LogFormat::Auto | LogFormat::Human => Box::new(lines.with_ansi(colours).finish()),
-        LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
-        LogFormat::Journal => Box::new(lines.with_ansi(false).event_format(JournalLines::default()).finish()),
+        LogFormat::Auto | LogFormat::Human => reloading!(lines.with_ansi(colours)),
+        LogFormat::Json => reloading!(lines.json().flatten_event(true)),
+        LogFormat::Journal => reloading!(lines.with_ansi(false).event_format(JournalLines::default())),
     }
 }
 
@@ -115,7 +141,7 @@ mod tests {
     fn written(format: LogFormat, filter: EnvFilter, tell: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        tracing::subscriber::with_default(subscriber(format, false, filter, move || writer.clone()), tell);
+        tracing::subscriber::with_default(subscriber(format, false, filter, move || writer.clone()).0, tell);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -143,6 +169,20 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(text.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("INFO"), Some("line\nend")));
         assert_eq!(line["queued"].as_u64(), Some(3));
+    }
+
+    #[test]
+    fn the_level_changes_while_lines_are_written() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, level) = subscriber(LogFormat::Json, false, at(LogLevel::Info), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "dumbwaiter", "before");
+            (level.0)(at(LogLevel::Debug)).unwrap();
+            tracing::debug!(target: "dumbwaiter", "after");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("before") && text.contains("after"), "{text}");
     }
 
     #[test]

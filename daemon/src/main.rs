@@ -1,5 +1,6 @@
 //! The daemon's shell around the pure core: bytes and threads out here, decisions in `gateway`.
 
+mod attention;
 mod cli;
 mod clock;
 mod config;
@@ -13,6 +14,7 @@ mod kafka;
 mod logging;
 mod memory;
 mod metrics;
+mod reload;
 mod supervise;
 mod terminal;
 
@@ -43,8 +45,8 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
                 Ok(config) => config,
                 Err(code) => return Ok(code),
             };
-            logging::start(config.log)?;
-            supervise::run(config).await?;
+            let log_level = logging::start(config.log)?;
+            supervise::run(config, args.config, log_level).await?;
         }
         Command::Check(args) => return Ok(cli::check::run(&args).await),
         Command::Status(args) => cli::ask::status(&args).await?,

@@ -264,6 +264,12 @@ impl Metrics {
         Metrics(Arc::new(inner))
     }
 
+    /// The bounds that a reload may have changed.
+    pub fn limits(&self, limits: &Limits) {
+        self.0.core.outbox_events.max.set(clamp(limits.queued_events_max));
+        self.0.core.outbox_bytes.max.set(clamp(limits.queued_bytes_max));
+    }
+
     /// A request was answered by the core.
     pub fn answered(&self, ingress: Ingress, answer: &Answer, took: Duration) {
         let (result, code) = match answer {

@@ -1,22 +1,26 @@
 //! Starts everything, watches everything, ends everything: each task and thread of the daemon has its name, its owner and its end here.
 
+use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event_loop::{EventLoop, Parts, Report};
 use crate::handle::Handle;
 use crate::ingress;
 use crate::kafka;
+use crate::logging;
 use crate::metrics::Metrics;
+use crate::reload::Reload;
 use anyhow::{Context, bail};
 use gateway::ids::Epoch;
 use gateway::io::{Opened, Record};
 use gateway::settings::Settings;
 use sd_notify::NotifyState;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Aside, Room, SledDisk, SledOptions, Store, StoreThread};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +35,10 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What kept it from starting, or which part ended though nobody asked it to. Whatever was answered *stored* is on disk either way.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -> anyhow::Result<()> {
     crate::memory::keep_small();
+    // From here on it ends nobody any more.
+    let reload_signal = signal(SignalKind::hangup())?;
     let listener = tokio::net::TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("[http] listen: cannot listen on {}; is another daemon running?", config.http.listen))?;
@@ -49,7 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .context("the system gives no thread for the store")?;
     let kafka =
         KafkaParts::start(&config, &settings, &opened, report_sender, status_sender).context("the system gives no thread for Kafka")?;
-    let KafkaParts { uplink, downlink, sign_of_life } = kafka;
+    let KafkaParts { uplink, downlink, sign_of_life, renewals } = kafka;
     if let Some(downlink) = &downlink {
         show_lag(&metrics, downlink.lags());
     }
@@ -60,10 +66,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
-    tasks.spawn_ingress(&config, (listener, damaged), &handle, &metrics, epoch, &stop_ingress)?;
+    let attention = Attention::default();
+    let mqtt = tasks.spawn_ingress(&config, (listener, damaged), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
+    let (running, _) = watch::channel(Arc::new(config));
+    let reload = Reload { path, running, handle, renewals, mqtt, log_level, attention, metrics };
+    tasks.spawn("reload", reload.run(reload_signal, stop_ingress.clone().cancelled_owned()));
     tell_systemd(&[NotifyState::Ready]);
 
     let mut end_signals = EndSignals::listen()?;
@@ -120,6 +130,8 @@ async fn open_store(config: &Config) -> anyhow::Result<(Store<SledDisk>, Opened,
 /// Kafka's clients; none of them without `[kafka]`.
 #[derive(Default)]
 struct KafkaParts {
+    /// How each of them is told of another way to reach the brokers.
+    renewals: Vec<kafka::Renewal>,
     uplink: Option<kafka::Uplink>,
     downlink: Option<kafka::Downlink>,
     sign_of_life: Option<kafka::SignOfLife>,
@@ -134,25 +146,28 @@ impl KafkaParts {
         statuses: mpsc::Sender<Record>,
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
-        let connection = kafka::Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+        let connection = kafka::Connection::new(config, section);
+        let renewals: [kafka::Renewal; 3] = Default::default();
+        let [of_uplink, of_life, of_downlink] = renewals.clone();
         let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits);
-        let uplink = kafka::Uplink::start(uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
+        let uplink = kafka::Uplink::start(uplink, of_uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
         let sign_of_life = match &section.status_topic {
             None => None,
-            Some(topic) => Some(kafka::SignOfLife::start(connection.clone(), topic.as_str().to_owned())?),
+            Some(topic) => Some(kafka::SignOfLife::start(connection.clone(), of_life, topic.as_str().to_owned())?),
         };
         let downlink = if config.downlinks.is_empty() {
             None
         } else {
             let settings = kafka::DownlinkSettings {
                 connection,
+                renewal: of_downlink,
                 topics: config.downlinks.clone(),
                 first_read_ms: config.board.unchanged_ms,
                 wall_ms: crate::clock::wall_ms,
             };
             Some(kafka::Downlink::start(settings, opened.offsets.clone(), statuses)?)
         };
-        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life })
+        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, renewals: renewals.into() })
     }
 }
 
@@ -172,7 +187,7 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 }
 
 /// Outside systemd this does nothing.
-fn tell_systemd(state: &[NotifyState]) {
+pub fn tell_systemd(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd does not listen");
     }
@@ -196,7 +211,7 @@ impl EndSignals {
     }
 }
 
-/// The ingress tasks, each with its name.
+/// The tasks beside the event loop, each with its name.
 #[derive(Default)]
 struct Tasks {
     running: JoinSet<String>,
@@ -208,17 +223,18 @@ impl Tasks {
         config: &Config,
         (listener, damaged): (tokio::net::TcpListener, Vec<Aside>),
         handle: &Handle,
-        metrics: &Metrics,
+        (metrics, attention): (&Metrics, &Attention),
         epoch: Epoch,
         stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<watch::Sender<ingress::mqtt::Access>>> {
         let metrics_text = {
             let metrics = metrics.clone();
             Arc::new(move || metrics.encode())
         };
         let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
+        let (mqtt, renew_mqtt) = mqtt.unzip();
         let settings = ingress::http::Settings::new(&config.http, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
-        let settings = ingress::http::Settings { damaged, ..settings };
+        let settings = ingress::http::Settings { damaged, attention: attention.clone(), ..settings };
         settings.usage.show(metrics, &settings.limits);
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {
@@ -235,7 +251,7 @@ impl Tasks {
             settings.figures.report_to(metrics, &config.serial);
             self.spawn("serial", ingress::serial::run(settings, handle.clone(), stop.clone().cancelled_owned()));
         }
-        Ok(())
+        Ok(renew_mqtt)
     }
 
     fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {

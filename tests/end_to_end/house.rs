@@ -170,6 +170,12 @@ impl House {
         assert!(status.success(), "{status}\n{}", self.log());
     }
 
+    /// SIGHUP, as `systemctl reload` sends it.
+    pub fn reload(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("our own child");
+    }
+
     pub fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key), ("X-Terminal", "till-1")];
         http(self.http, "POST", path, &headers, body.to_string().as_bytes()).expect("the daemon answers")

@@ -6,5 +6,6 @@ mod crashes;
 mod dead_letters;
 mod house;
 mod kafka;
+mod reload;
 #[cfg(feature = "demo")]
 mod trip;

@@ -22,6 +22,7 @@ Needs Java 17; Maven only to fetch. Nothing but Python's standard library.
 import argparse
 import base64
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -403,6 +404,15 @@ class Cluster:
         entry = text(name) + struct.pack(">b", LITERAL) + text(f"User:{user}") + text("*") + struct.pack(">bb", operation, ALLOW)
         self._order(f"allow {user} {name}", CREATE_ACLS, struct.pack(">ib", 1, resource) + entry, 8)
 
+    def change_password(self, user, password):
+        """What somebody logs in with by SCRAM-SHA-512 from now on."""
+        salt, iterations = b"0123456789abcdef", 4096
+        salted = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
+        short = lambda value: bytes([len(value) + 1]) + value  # of the newer messages: at most 126 bytes
+        login = short(user.encode()) + struct.pack(">bi", SHA_512, iterations) + short(salt) + short(salted) + NO_TAGS
+        body = NO_TAGS + short(b"") + bytes([2]) + login + NO_TAGS
+        self._order(f"password of {user}", ALTER_USER_SCRAM_CREDENTIALS, body, 7 + len(user))
+
     def limit_producer(self, client, bytes_per_s):
         """A quota on what a client may produce, by its id; `None` lifts it."""
         entity = struct.pack(">i", 1) + text("client-id") + text(client)
@@ -425,6 +435,9 @@ DELETE_TOPICS = (20, 3)
 CREATE_ACLS = (30, 1)
 INCREMENTAL_ALTER_CONFIGS = (44, 0)
 ALTER_CLIENT_QUOTAS = (49, 0)
+ALTER_USER_SCRAM_CREDENTIALS = (51, 0)
+SHA_512 = 2
+NO_TAGS = b"\0"
 SET = 0
 # Kinds of resources, operations and so on, by the protocol's numbers.
 TOPIC, GROUP, TRANSACTIONAL_ID = 2, 3, 5

@@ -29,7 +29,7 @@ from kafka_cluster import DESCRIBE, DESCRIBE_CONFIGS, READ, TOPIC, WRITE
 # A refused client is given up for 30 s, an event that needs a person is tried again after 30 s.
 HEALS_WITHIN_S = 60
 SAID_WITHIN_S = 45
-RIGHT, WRONG = "the right one", "a wrong one"
+RIGHT, WRONG, NEWER = "the right one", "a wrong one", "a newer one"
 
 
 class House:
@@ -154,7 +154,7 @@ class Secured:
         expired = self.authority.sign("broker", valid=certificates.EXPIRED, file="expired")[2]
         self.kafka = kafka_cluster.Cluster(
             listeners={"PASSWORD": "SASL_SSL", "CERTIFICATE": "SSL", "EXPIRED": "SSL"},
-            scram={"scram": RIGHT},
+            scram={"scram": RIGHT, "rotated": RIGHT},
             properties={
                 "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
                 # Whoever comes in over the plain listener: the test itself.
@@ -226,6 +226,29 @@ def a_wrong_password_is_corrected_in_its_file(secured):
 
 def a_wrong_scram_password_is_corrected_in_its_file(secured):
     a_password(secured, "scram", "SCRAM-SHA-512")
+
+
+def a_changed_password_is_taken_over_by_a_reload(secured):
+    security, file = secured.password("rotated", "SCRAM-SHA-512", RIGHT)
+    with secured.house("rotated", "PASSWORD", security, user="rotated") as house:
+        house.orders(3)
+        house.delivers()
+        process = house.gateway.process.pid
+        file.write_text(WRONG)
+        house.gateway.reload()
+        house.says("the config was not reloaded: all stays as it was", "see kafka.username, kafka.password_file")
+        house.orders(3)
+        house.delivers()
+        secured.kafka.change_password("rotated", NEWER)
+        file.write_text(NEWER)
+        house.gateway.reload()
+        house.says("the config was reloaded", "kafka.username and its password")
+        house.orders(3)
+        house.delivers()
+        assert house.gateway.process.pid == process and house.gateway.is_running()
+        assert house.ledger(secured.kafka) == 0, "a reload sends nothing twice"
+        lines = house.gateway.log.read_text()
+        assert not any(secret in lines for secret in (RIGHT, WRONG, NEWER)), "a password is in the log"
 
 
 def an_unknown_authority_is_corrected_in_its_file(secured):
@@ -498,6 +521,7 @@ def a_killed_leader_is_replaced_and_too_few_replicas_are_waited_for(_):
 CASES = [
     a_wrong_password_is_corrected_in_its_file,
     a_wrong_scram_password_is_corrected_in_its_file,
+    a_changed_password_is_taken_over_by_a_reload,
     an_unknown_authority_is_corrected_in_its_file,
     an_expired_certificate_of_ours_is_replaced_in_its_files,
     an_expired_certificate_of_the_broker_is_said,

@@ -111,6 +111,10 @@ class Part:
             self.kill()
             raise TimeoutError(f"{self.name} did not stop within {STOP_LIMIT_S} s") from None
 
+    def reload(self):
+        """As `systemctl reload` does."""
+        self.process.send_signal(signal.SIGHUP)
+
     def __enter__(self):
         return self.start()
 

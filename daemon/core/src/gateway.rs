@@ -290,6 +290,19 @@ impl Gateway {
         }
     }
 
+    /// Takes over a newer config. What only a start can take over must be what it was: the gateway's id, the dialect, and the bounds
+    /// beside those of the outbox.
+    pub fn configure(&mut self, newer: Settings) {
+        self.settings = newer;
+        self.board_changed = true;
+    }
+
+    /// Asks for a new producer: Kafka is reached in another way from now on.
+    pub fn renew_producer(&mut self, now: Now) {
+        self.uplink.renew(now.mono_ms);
+        self.advance(now);
+    }
+
     /// The next thing to do outside.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

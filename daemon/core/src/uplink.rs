@@ -228,6 +228,11 @@ impl Uplink {
         self.reading = false;
     }
 
+    /// A new producer is to take the place of whichever there is, or is being made.
+    pub fn renew(&mut self, now: u64) {
+        self.line = Line::Down { retry_at: now };
+    }
+
     /// The new producer is there.
     pub fn producer_ready(&mut self, producer: ProducerId) {
         if producer != self.producer || self.line != Line::Making {

@@ -66,7 +66,7 @@ pub fn load(path: &Path) -> Result<Config, ExitCode> {
 /// What librdkafka is given by each client of the daemon. Secrets are hidden.
 fn librdkafka(config: &Config) -> serde_json::Value {
     let Some(section) = &config.kafka else { return json!({}) };
-    let connection = Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+    let connection = Connection::new(config, section);
     let consumer = kafka::downlink_librdkafka(&connection);
     let producer = kafka::UplinkSettings::new(connection, config.dialect, &config.settings().limits).librdkafka();
     json!({"producer": producer, "consumer": consumer})
@@ -78,7 +78,7 @@ async fn ask_kafka(config: &Config, absent: &[String]) -> Vec<Finding> {
     if absent.iter().filter(|line| line.starts_with(BROKERS)).count() == section.brokers.len() {
         return vec![];
     }
-    let connection = Connection { gateway: config.gateway.id.clone(), kafka: section.clone() };
+    let connection = Connection::new(config, section);
     let downlinks = config.downlinks.clone();
     let asked = tokio::task::spawn_blocking(move || kafka::look(&connection, &downlinks)).await;
     asked.unwrap_or_else(|error| vec![Finding::Wrong(format!("kafka could not be asked: {error}"))])

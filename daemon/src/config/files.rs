@@ -4,7 +4,23 @@ use super::Context;
 use super::problem::Origin;
 use super::secret::Secret;
 use super::section::{At, Section};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+
+/// A file that held PEM when the config was read. Two are equal if they have the same path and held the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PemFile {
+    path: PathBuf,
+    content: u64,
+}
+
+impl Deref for PemFile {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
 
 impl Section<'_> {
     /// A path; a relative one starts at the folder of the config file.
@@ -34,10 +50,9 @@ impl Section<'_> {
     }
 
     /// A file that must hold PEM; `None` if no file is named or it is wrong.
-    pub(super) fn pem(&mut self, key: &'static str, credential: &str, context: &Context<'_>) -> Option<At<PathBuf>> {
+    pub(super) fn pem(&mut self, key: &'static str, credential: &str, context: &Context<'_>) -> Option<At<PemFile>> {
         let At { origin, value } = self.file(key, credential, context)?;
-        let checked = check_pem(&value).map(|()| value);
-        self.noted(key, origin, checked)
+        self.noted(key, origin, read_pem(value))
     }
 
     fn noted<T>(&self, key: &str, origin: Origin, read: Result<T, String>) -> Option<At<T>> {
@@ -51,11 +66,13 @@ impl Section<'_> {
     }
 }
 
-fn check_pem(file: &Path) -> Result<(), String> {
-    let bytes = std::fs::read(file).map_err(|e| format!("{} cannot be read: {e}", file.display()))?;
+fn read_pem(path: PathBuf) -> Result<PemFile, String> {
+    let bytes = std::fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let mark = b"-----BEGIN ";
-    match bytes.windows(mark.len()).any(|window| window == mark) {
-        true => Ok(()),
-        false => Err(format!("{} is no PEM file: it has no line '-----BEGIN …'", file.display())),
+    if !bytes.windows(mark.len()).any(|window| window == mark) {
+        return Err(format!("{} is no PEM file: it has no line '-----BEGIN …'", path.display()));
     }
+    let mut content = DefaultHasher::new();
+    bytes.hash(&mut content);
+    Ok(PemFile { path, content: content.finish() })
 }

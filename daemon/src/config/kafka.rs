@@ -1,6 +1,7 @@
 //! `[kafka]`, `[uplink]` and `[[downlink]]`.
 
 use super::Context;
+use super::files::PemFile;
 use super::kafka_properties;
 use super::secret::Secret;
 use super::section::{At, Section};
@@ -8,7 +9,6 @@ use super::values::{Broker, Compression, DeliveryMode, SaslMechanism, Security, 
 use gateway::dialect::{Dialect, Partitioner};
 use gateway::ids::Name;
 use gateway::io::Select;
-use std::path::PathBuf;
 
 /// Most status topics.
 pub const DOWNLINKS_MAX: usize = 16;
@@ -16,7 +16,7 @@ pub const DOWNLINKS_MAX: usize = 16;
 const GATEWAY_PATTERN: &str = "{gateway}";
 
 /// `[kafka]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kafka {
     /// Brokers to begin with, at least one.
     pub brokers: Vec<Broker>,
@@ -36,7 +36,7 @@ pub struct Kafka {
     /// Present if and only if `security` wants it.
     pub sasl: Option<Sasl>,
     /// Who signed the brokers' certificates, in PEM; the system's authorities if `None`.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<PemFile>,
     /// Our own certificate and its key, in PEM.
     pub certificate: Option<ClientCertificate>,
     /// `[kafka.properties]`: each known to librdkafka, none that would break a promise. Apply them before anything else.
@@ -44,7 +44,7 @@ pub struct Kafka {
 }
 
 /// How the gateway shows who it is by a password.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sasl {
     /// How the password is shown.
     pub mechanism: SaslMechanism,
@@ -55,12 +55,12 @@ pub struct Sasl {
 }
 
 /// How the gateway shows who it is by TLS.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The certificate, in PEM.
-    pub cert_file: PathBuf,
+    pub cert_file: PemFile,
     /// Its key, in PEM.
-    pub key_file: PathBuf,
+    pub key_file: PemFile,
     /// The key's password, if it has one.
     pub key_password: Option<Secret>,
 }

@@ -26,6 +26,7 @@ mod usage;
 
 pub use usage::{Bounded, Usage};
 
+use crate::attention::Attention;
 use crate::config::{self, HttpAllow};
 use crate::display::{BoardText, Streams};
 use crate::handle::Handle;
@@ -119,6 +120,8 @@ pub struct Settings {
     pub mqtt: Option<Arc<mqtt::Figures>>,
     /// Damaged stores that were moved aside: /health counts them, /operations names them.
     pub damaged: Vec<store::Aside>,
+    /// What a person should see to.
+    pub attention: Attention,
     /// The bounds.
     pub limits: Limits,
     /// Where the server counts.

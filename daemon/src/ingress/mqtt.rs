@@ -63,8 +63,8 @@ pub struct Settings {
     pub gateway: Name,
     /// This start's epoch: terminals see a restart by it.
     pub boot: Epoch,
-    /// The broker, and who we are to it.
-    pub access: Access,
+    /// The broker, and who we are to it; a later one counts from the next connect.
+    pub access: watch::Receiver<Access>,
     /// Names our session at the broker: no other client may have it.
     pub client_id: String,
     /// For the metrics.
@@ -72,12 +72,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The settings, and what renews how the broker is reached.
+    ///
     /// # Errors
     /// The broker's address cannot be used with TLS.
-    pub fn new(gateway: &Name, mqtt: &config::Mqtt, boot: Epoch) -> anyhow::Result<Settings> {
-        let access = Access { url: mqtt.url.clone(), login: mqtt.login.clone(), ca_file: mqtt.ca_file.clone() };
+    pub fn new(gateway: &Name, mqtt: &config::Mqtt, boot: Epoch) -> anyhow::Result<(Settings, watch::Sender<Access>)> {
+        let access = Access::of(mqtt);
         access.host()?;
-        Ok(Settings { gateway: gateway.clone(), boot, access, client_id: mqtt.client_id.clone(), figures: Arc::default() })
+        let (renew, access) = watch::channel(access);
+        let settings = Settings { gateway: gateway.clone(), boot, access, client_id: mqtt.client_id.clone(), figures: Arc::default() };
+        Ok((settings, renew))
     }
 }
 
@@ -126,12 +130,13 @@ async fn connect_for_ever(settings: &Settings, mut parts: Parts, mut stop: watch
         let remedy = unreadable.remedy();
         let session = Session {
             client_id: settings.client_id.clone(),
-            will: (will.topic.clone(), String::from_utf8_lossy(&will.payload).into_owned()),
+            will: Some((will.topic.clone(), String::from_utf8_lossy(&will.payload).into_owned())),
             expiry_s: SESSION_EXPIRY_S,
             clean_start: remedy != Remedy::Resume,
         };
         let manner = Manner { nothing_retained: remedy == Remedy::NothingRetained, quiet };
-        let end = match settings.access.options(session).await {
+        let access = settings.access.borrow().clone();
+        let end = match access.options(session).await {
             Ok(options) => parts.serve(options, manner).await,
             Err(error) => End::Lost(Lost { reason: format!("{error:#}"), served: None, unreadable: false, hung_up: false }),
         };
@@ -153,10 +158,10 @@ async fn connect_for_ever(settings: &Settings, mut parts: Parts, mut stop: watch
         let news = said.as_ref() != Some(&reason);
         quiet = lost.served.is_some() && !news;
         if news {
-            warn!(broker = %settings.access.url, %reason, retry_ms = wait.as_millis(), "no MQTT connection");
+            warn!(broker = %access.url, %reason, retry_ms = wait.as_millis(), "no MQTT connection");
             said = Some(reason);
         } else {
-            debug!(broker = %settings.access.url, %reason, retry_ms = wait.as_millis(), "no MQTT connection");
+            debug!(broker = %access.url, %reason, retry_ms = wait.as_millis(), "no MQTT connection");
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -1,13 +1,13 @@
 //! What all Kafka clients of the gateway share: how the brokers are reached, and what becomes of what librdkafka says.
 
 use super::errors::{Refusal, reason};
-use crate::config::Kafka;
+use crate::config::{Config, Kafka};
 use gateway::ids::Name;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A dropped client that takes longer is left behind: librdkafka can hang there (rust-rdkafka #509).
@@ -27,6 +27,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// What a config says.
+    pub fn new(config: &Config, kafka: &Kafka) -> Connection {
+        Connection { gateway: config.gateway.id.clone(), kafka: kafka.clone() }
+    }
+
     /// The settings of a client: those of every client, then `defaults`, then the user's properties, then `promises`, which nothing
     /// overrides.
     pub(super) fn config(&self, defaults: &[(&str, &str)], promises: &[(&str, &str)]) -> ClientConfig {
@@ -70,6 +75,30 @@ impl Connection {
             config.set("sasl.username", &sasl.username);
             config.set("sasl.password", sasl.password.latest().expose());
         }
+    }
+}
+
+/// A way to reach the brokers that shall take the place of the present one: put down by a reload, taken by each client when it makes its
+/// next handle. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Renewal(Arc<Mutex<Option<Connection>>>);
+
+impl Renewal {
+    /// Puts one down; an older one that nobody took is of no use any more.
+    pub fn put(&self, connection: Connection) {
+        *self.get() = Some(connection);
+    }
+
+    pub(super) fn take(&self) -> Option<Connection> {
+        self.get().take()
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.get().is_some()
+    }
+
+    fn get(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

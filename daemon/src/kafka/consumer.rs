@@ -4,7 +4,7 @@
 //! `dumbwaiter-{gateway}` is committed for lag tools only). Nothing is skipped in silence: where no offset can be used, what was decided
 //! is logged. While the event loop takes no records, none are fetched.
 
-use super::client::{Connection, REFUSED_PAUSE, Refused, Voice, drop_within_limit, shown};
+use super::client::{Connection, REFUSED_PAUSE, Refused, Renewal, Voice, drop_within_limit, shown};
 use super::errors::{class, reason};
 use super::partitioner::partition_of;
 use super::topics;
@@ -61,6 +61,8 @@ const MAKE_AGAIN: Duration = Duration::from_secs(10);
 pub struct DownlinkSettings {
     /// How the brokers are reached.
     pub connection: Connection,
+    /// How they shall be reached instead, once it is put down.
+    pub renewal: Renewal,
     /// `[[downlink]]`.
     pub topics: Vec<config::Downlink>,
     /// A partition that is read for the first time is read from this long ago (`board.hours`: what is older has left the board), if the
@@ -200,6 +202,9 @@ struct Closed;
 impl Reader {
     fn run(mut self) {
         while !self.stopped() {
+            if let Some(connection) = self.settings.renewal.take() {
+                self.settings.connection = connection;
+            }
             let refused = Arc::<Refused>::default();
             match make(&self.settings.connection, &refused) {
                 Ok(consumer) => {
@@ -225,7 +230,7 @@ impl Reader {
 
     fn pause(&self, limit: Duration) {
         let until = Instant::now() + limit;
-        while !self.stopped() && Instant::now() < until {
+        while !self.stopped() && !self.settings.renewal.is_there() && Instant::now() < until {
             std::thread::sleep(POLL);
         }
     }
@@ -237,6 +242,9 @@ impl Reader {
         self.ids.clear();
         while !self.stopped() {
             let now = Instant::now();
+            if self.settings.renewal.is_there() {
+                return self.let_go(consumer);
+            }
             if refused.lasting().is_some() {
                 // Another broker may well answer.
                 let topic = self.settings.topics.first().map(|topic| topic.topic.as_str());

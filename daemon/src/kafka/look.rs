@@ -2,7 +2,7 @@
 
 use super::client::{Connection, explained};
 use super::errors::{Refusal, reason};
-use super::producer::ENVELOPE_BYTES_MAX;
+use super::producer::{ENVELOPE_BYTES_MAX, UplinkSettings};
 use super::topics::{self, Topic};
 use crate::config::{self, DownlinkSource, HostPort};
 use gateway::request::REQUEST_BYTES_MAX;
@@ -67,6 +67,15 @@ pub fn look(connection: &Connection, downlinks: &[config::Downlink]) -> Vec<Find
     }
     findings.extend(downlinks.iter().map(|downlink| statuses(&producer, connection, downlink)));
     findings
+}
+
+/// Whether a broker answers an uplink with these settings; blocks for it, at most about [`REACH_LIMIT`].
+///
+/// # Errors
+/// Why not, and what to do.
+pub fn try_out(uplink: &UplinkSettings) -> Result<(), String> {
+    let certificate = || certificate_trouble(&uplink.connection).map_or_else(String::new, |why| format!(" ({why})"));
+    reach(&uplink.config()).map(drop).map_err(|why| format!("kafka: the brokers cannot be used: {why}{}", certificate()))
 }
 
 fn orders(producer: &BaseProducer<Ear>, config: &ClientConfig, topic: &str) -> Vec<Finding> {

@@ -15,8 +15,8 @@ mod sign_of_life;
 mod tests;
 mod topics;
 
-pub use client::Connection;
+pub use client::{Connection, Renewal};
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
-pub use look::{Finding, look};
+pub use look::{Finding, look, try_out};
 pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
 pub use sign_of_life::SignOfLife;

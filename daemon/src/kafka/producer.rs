@@ -8,7 +8,7 @@
 mod handle;
 mod keeper;
 
-use super::client::{Connection, shown};
+use super::client::{Connection, Renewal, shown};
 use gateway::dialect::Dialect;
 use gateway::event::OrderEvent;
 use gateway::ids::{Name, ProducerId, Seq};
@@ -148,14 +148,15 @@ impl Current {
 }
 
 impl Uplink {
-    /// Starts the uplink's threads, without a producer: [`Uplink::new_producer`] makes one.
+    /// Starts the uplink's threads, without a producer: [`Uplink::new_producer`] makes one, and is to be called as well when a `renewal`
+    /// was put down.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(settings: UplinkSettings, report: Report) -> io::Result<Uplink> {
+    pub fn start(settings: UplinkSettings, renewal: Renewal, report: Report) -> io::Result<Uplink> {
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let (current, line) = (Arc::default(), Arc::new(Line::new(Arc::clone(&report))));
-        let uplink_keeper = Keeper::new(settings.clone(), inbox, Arc::clone(&current), Arc::clone(&report), Arc::clone(&line));
+        let uplink_keeper = Keeper::new((settings.clone(), renewal), inbox, Arc::clone(&current), Arc::clone(&report), Arc::clone(&line));
         let keeper = std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || uplink_keeper.run())?;
         let UplinkSettings { connection: Connection { gateway, kafka }, dialect, .. } = settings;
         Ok(Uplink { gateway, topic: kafka.topic.to_string(), dialect, report, current, commands, keeper, line })
@@ -217,7 +218,7 @@ impl UplinkSettings {
         shown(&self.config())
     }
 
-    fn config(&self) -> rdkafka::ClientConfig {
+    pub(super) fn config(&self) -> rdkafka::ClientConfig {
         let messages = (self.window_events_max * 2).to_string();
         let kbytes = ((self.window_bytes_max + self.window_events_max * ENVELOPE_BYTES_MAX) / 1024 + 1).to_string();
         let kafka = &self.connection.kafka;

@@ -4,7 +4,7 @@
 //! never made, a denied one) would stop the orders, for a gap is fatal to it. Nothing is ever queued: one state is on its way at most,
 //! and what was told meanwhile is replaced by what is told later.
 
-use super::client::{Connection, Refused, Voice, drop_within_limit};
+use super::client::{Connection, Refused, Renewal, Voice, drop_within_limit};
 use super::errors::reason;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -62,9 +62,9 @@ impl SignOfLife {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(connection: Connection, topic: String) -> io::Result<SignOfLife> {
+    pub fn start(connection: Connection, renewal: Renewal, topic: String) -> io::Result<SignOfLife> {
         let desk = Arc::<Desk>::default();
-        let sender = Sender { connection, topic, desk: Arc::clone(&desk), producer: None, trouble: None };
+        let sender = Sender { connection, renewal, topic, desk: Arc::clone(&desk), producer: None, trouble: None };
         let thread = std::thread::Builder::new().name("kafka-status".into()).spawn(move || sender.run())?;
         Ok(SignOfLife { desk, thread })
     }
@@ -121,6 +121,7 @@ impl ProducerContext for Context {
 
 struct Sender {
     connection: Connection,
+    renewal: Renewal,
     topic: String,
     desk: Arc<Desk>,
     producer: Option<BaseProducer<Context>>,
@@ -167,6 +168,10 @@ impl Sender {
     }
 
     fn send(&mut self, state: &str) -> Result<(), String> {
+        if let Some(connection) = self.renewal.take() {
+            self.drop_producer();
+            self.connection = connection;
+        }
         let producer = match &self.producer {
             Some(producer) => producer,
             None => self.producer.insert(make(&self.connection)?),

@@ -71,7 +71,7 @@ impl Up {
         let sender = Mutex::new(sender);
         let settings = UplinkSettings { connection, dialect: Dialect::OrderEvent, window_events_max: 5_000, window_bytes_max: 2 << 20 };
         let report = Arc::new(move |report| drop(sender.lock().unwrap().send(report)));
-        let up = Up { uplink: Uplink::start(settings, report).unwrap(), reports };
+        let up = Up { uplink: Uplink::start(settings, Renewal::default(), report).unwrap(), reports };
         up.renew(ProducerId(1));
         up
     }
@@ -120,6 +120,7 @@ impl Down {
         let (sender, records) = mpsc::channel(RECORDS_MAX);
         let settings = DownlinkSettings {
             connection: connect(cluster, Partitioner::Fnv1aRandom),
+            renewal: Renewal::default(),
             topics: vec![config::Downlink { topic: topic.parse().unwrap(), source }],
             first_read_ms: 3_600_000,
             wall_ms: || None,

@@ -54,7 +54,7 @@ impl Line {
         loop {
             let session = Session {
                 client_id: self.client_id.clone(),
-                will: (self.topics.state(&self.name), r#"{"online":false}"#.into()),
+                will: Some((self.topics.state(&self.name), r#"{"online":false}"#.into())),
                 expiry_s: 0,
                 clean_start: true,
             };

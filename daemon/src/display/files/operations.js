@@ -75,10 +75,19 @@
     var damaged = document.getElementById("damaged");
     damaged.textContent = state.damagedStores.length === 0 ? "" :
       "A damaged store was moved aside and is kept. Look at what is missing, then remove it: " + state.damagedStores.join("; ");
+    var sentences = document.createDocumentFragment();
+    for (var j = 0; j < state.attention.length; j++) {
+      var sentence = document.createElement("li");
+      sentence.textContent = state.attention[j];
+      sentences.appendChild(sentence);
+    }
+    var attention = document.getElementById("attention");
+    attention.textContent = "";
+    attention.appendChild(sentences);
     document.getElementById("version").textContent = "dumbwaiter " + state.version;
     var line = document.getElementById("verdict");
     line.textContent = verdict(state);
-    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 && state.damagedStores.length === 0 ? "well" : "unwell");
+    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 && state.damagedStores.length === 0 && state.attention.length === 0 ? "well" : "unwell");
   }
 
   function ask() {

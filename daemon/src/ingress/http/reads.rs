@@ -1,10 +1,13 @@
 //! What is read: orders, boards, and how the gateway is.
 
+use super::access::Caller;
+use super::connection::Peer;
 use super::reply::{Reply, json};
 use super::{App, ORDERS_BYTES_MAX, ORDERS_MAX};
 use crate::display::{self, BoardText, Streams};
 use crate::handle::{State as GatewayState, StoreAway};
 use crate::metrics;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -124,7 +127,7 @@ pub async fn within<T>(app: &App, read: impl Future<Output = Result<T, StoreAway
 }
 
 /// `GET /health`: always 200 while the process lives; `status` says how well.
-pub async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
+pub async fn health(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let state = app.handle.state().borrow().clone();
     let mut body = json!({
@@ -134,6 +137,10 @@ pub async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<R
     });
     if let Some(mqtt) = &app.settings.mqtt {
         body["mqtt"] = mqtt.word().into();
+    }
+    // Sentences name files, topics and brokers: nothing for the street.
+    if Caller::of(peer, &app.settings.allow) != Caller::Stranger {
+        body["attention"] = app.settings.attention.sentences().into();
     }
     Ok(json(StatusCode::OK, &body))
 }
@@ -169,7 +176,9 @@ pub async fn ready(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Re
 pub async fn state(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let state = app.handle.state().borrow().clone();
-    Ok(json(StatusCode::OK, &state_json(&state, &app.settings.damaged)))
+    let mut body = state_json(&state, &app.settings.damaged);
+    body["attention"] = app.settings.attention.sentences().into();
+    Ok(json(StatusCode::OK, &body))
 }
 
 fn state_json(state: &GatewayState, damaged: &[store::Aside]) -> Value {

@@ -1,10 +1,10 @@
 //! Where the broker is, who we are to it, and the client options that follow.
 
-use crate::config::{MqttUrl, Secret};
+use crate::config::{self, MqttUrl, Secret};
 use anyhow::Context;
-use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::LastWill;
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub const PUBLISH_WINDOW: u16 = 100;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a connection may take to come up, TLS and CONNACK included.
 const CONNECT_TIMEOUT_S: u64 = 5;
+/// The same and the goodbye, where the connection is only tried.
+const TRY_OUT_MAX: Duration = Duration::from_secs(8);
 
 /// Which broker, and who we are to it.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ pub struct Access {
 pub struct Session {
     pub client_id: String,
     /// Said by the broker, retained and at QoS 1, when the connection ends without a goodbye.
-    pub will: (String, String),
+    pub will: Option<(String, String)>,
     /// How long the broker keeps subscriptions and messages for us after the connection ended; 0 keeps nothing.
     pub expiry_s: u32,
     /// Forget what the broker kept.
@@ -47,6 +49,11 @@ pub struct Session {
 }
 
 impl Access {
+    /// What the config says.
+    pub fn of(mqtt: &config::Mqtt) -> Access {
+        Access { url: mqtt.url.clone(), login: mqtt.login.clone(), ca_file: mqtt.ca_file.as_deref().map(Path::to_owned) }
+    }
+
     /// The host as rumqttc wants it.
     ///
     /// # Errors
@@ -74,7 +81,9 @@ impl Access {
         // With Nagle's algorithm on either side an answer waits for a delayed acknowledgement: 44 to 88 ms.
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
-        let (topic, payload) = session.will;
+        if let Some((topic, payload)) = session.will {
+            options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None));
+        }
         options
             .set_network_options(network)
             .set_connection_timeout(CONNECT_TIMEOUT_S)
@@ -83,9 +92,25 @@ impl Access {
             .set_session_expiry_interval(Some(session.expiry_s))
             .set_max_packet_size(Some(PACKET_BYTES_MAX))
             .set_receive_maximum(Some(RECEIVE_WINDOW))
-            .set_outgoing_inflight_upper_limit(PUBLISH_WINDOW)
-            .set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None));
+            .set_outgoing_inflight_upper_limit(PUBLISH_WINDOW);
         Ok(options)
+    }
+
+    /// Whether the broker lets us in, tried on a connection of its own beside the one that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn try_out(&self, client_id: &str) -> anyhow::Result<()> {
+        let session = Session { client_id: format!("{client_id}-reload"), will: None, expiry_s: 0, clean_start: true };
+        let (client, mut connection) = AsyncClient::new(self.options(session).await?, 1);
+        let accepted = async {
+            while !matches!(connection.poll().await?, Event::Incoming(Packet::ConnAck(_))) {}
+            let _ = client.try_disconnect();
+            // The goodbye goes out with the next step, whatever comes of it.
+            let _ = connection.poll().await;
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(TRY_OUT_MAX, accepted).await.context("the broker does not answer")?
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::handle::{Context, Handle};
 use super::{Current, Mailbox, Report, UplinkReport, UplinkSettings, lock};
-use crate::kafka::client::{REFUSED_PAUSE, Refused, Voice, explained};
+use crate::kafka::client::{REFUSED_PAUSE, Refused, Renewal, Voice, explained};
 use crate::kafka::errors::{Refusal, reason};
 use crate::kafka::topics;
 use gateway::ids::ProducerId;
@@ -29,6 +29,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_ID_LIMIT: Duration = Duration::from_secs(1);
 /// A broker that answers and acknowledges nothing, though events wait, is told of after this.
 const STALLED: Duration = Duration::from_secs(20);
+/// A handle that gives way to one with other settings may take so long for what it has on its way.
+const RENEWAL_FLUSH: Duration = Duration::from_secs(2);
 /// A refusal that stays the same is said again after this.
 const REFUSED_SAY: Duration = Duration::from_secs(3600);
 
@@ -120,6 +122,7 @@ enum Stall {
 /// Makes and drops handles, and asks about the line: all that may take long.
 pub(super) struct Keeper {
     settings: UplinkSettings,
+    renewal: Renewal,
     inbox: Receiver<Command>,
     current: Arc<Mutex<Current>>,
     report: Report,
@@ -138,7 +141,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        settings: UplinkSettings,
+        (settings, renewal): (UplinkSettings, Renewal),
         inbox: Receiver<Command>,
         current: Arc<Mutex<Current>>,
         report: Report,
@@ -149,6 +152,7 @@ impl Keeper {
         let answered = Instant::now();
         Keeper {
             settings,
+            renewal,
             inbox,
             current,
             report,
@@ -245,6 +249,10 @@ impl Keeper {
     fn renew(&mut self, producer: ProducerId) {
         let older = std::mem::take(&mut *lock(&self.current));
         if let Current::Handle(older) = older {
+            if self.renewal.is_there() {
+                // It works as far as anybody knows: what is on its way need not be sent twice.
+                drop(older.producer().flush(RENEWAL_FLUSH));
+            }
             self.retire(older);
         }
         if let Err(reason) = self.make(producer) {
@@ -258,6 +266,9 @@ impl Keeper {
     fn make(&mut self, producer: ProducerId) -> Result<(), String> {
         if self.abandoned >= ABANDONED_MAX {
             return Err(format!("{} older handles hang; the daemon must be started anew", self.abandoned));
+        }
+        if let Some(connection) = self.renewal.take() {
+            self.settings.connection = connection;
         }
         let config = self.settings.config();
         let (report, line, voice) = (Arc::clone(&self.report), Arc::clone(&self.line), Arc::clone(&self.voice));

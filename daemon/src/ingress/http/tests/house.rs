@@ -121,7 +121,7 @@ impl Memory {
                 drop(reply.send(self.dead.iter().filter(|(seq, ..)| *seq > after).take(letters_max).cloned().collect()));
             }
             Call::Decide { dead, decision, reply } => drop(reply.send(self.bury(dead, decision))),
-            Call::OpenSession { .. } | Call::FindSession { .. } => panic!("HTTP has no use for it"),
+            Call::OpenSession { .. } | Call::FindSession { .. } | Call::Configure { .. } => panic!("HTTP has no use for it"),
         }
     }
 

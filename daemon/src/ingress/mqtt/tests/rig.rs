@@ -164,7 +164,7 @@ impl Ingress {
         let settings = Settings {
             gateway: "store-042".parse().unwrap(),
             boot,
-            access,
+            access: tokio::sync::watch::channel(access).1,
             client_id: "dumbwaiter-store-042".into(),
             figures: Arc::clone(&figures),
         };

@@ -1,0 +1,35 @@
+//! What a person should see to, in sentences: one place that says what is wrong and what to do, for /health and /operations.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a sentence is about: there is one sentence each at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The last reload.
+    Config,
+}
+
+/// The sentences. Cheap to clone; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Attention(Arc<Mutex<BTreeMap<Subject, String>>>);
+
+impl Attention {
+    /// Says it until something else, or nothing, is to be said about the subject; `true` if that is news.
+    pub fn say(&self, subject: Subject, sentence: Option<String>) -> bool {
+        let mut sentences = self.get();
+        match sentence {
+            Some(sentence) => sentences.insert(subject, sentence.clone()) != Some(sentence),
+            None => sentences.remove(&subject).is_some(),
+        }
+    }
+
+    /// All of them.
+    pub fn sentences(&self) -> Vec<String> {
+        self.get().values().cloned().collect()
+    }
+
+    fn get(&self) -> MutexGuard<'_, BTreeMap<Subject, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
