@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Subject {
     /// The last reload.
     Config,
+    /// Certificates that expire.
+    Certificates,
 }
 
 /// The sentences. Cheap to clone; clones share them.

@@ -1,6 +1,7 @@
 //! The daemon's shell around the pure core: bytes and threads out here, decisions in `gateway`.
 
 mod attention;
+mod certificates;
 mod cli;
 mod clock;
 mod config;

@@ -68,6 +68,11 @@ struct OfPartition {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCertificate {
+    certificate: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfReason {
     reason: &'static str,
 }
@@ -97,6 +102,7 @@ struct Inner {
     outbox_oldest_seconds: Gauge<f64, AtomicU64>,
     dead_letters: Gauge,
     damaged_stores: Gauge,
+    certificate_days: Family<OfCertificate, Gauge>,
     store_sync_seconds: Histogram,
     kafka_up: Gauge,
     consumer_lag: Family<OfPartition, Gauge>,
@@ -251,6 +257,7 @@ impl Metrics {
             outbox_oldest_seconds: Gauge::default(),
             dead_letters: Gauge::default(),
             damaged_stores: Gauge::default(),
+            certificate_days: Family::default(),
             store_sync_seconds: seconds(),
             kafka_up: Gauge::default(),
             consumer_lag: Family::default(),
@@ -337,6 +344,11 @@ impl Metrics {
     /// So many damaged stores are kept in the data folder.
     pub fn damaged_stores(&self, count: usize) {
         self.0.damaged_stores.set(clamp(count as u64));
+    }
+
+    /// So many whole days until the certificate expires that a key of the config names.
+    pub fn certificate_days(&self, certificate: &'static str, days: i64) {
+        self.0.certificate_days.get_or_create(&OfCertificate { certificate }).set(days);
     }
 
     /// Whether the uplink has a broker connection.
@@ -428,6 +440,7 @@ impl Inner {
         r.register("outbox_oldest_seconds", "Age of the oldest of them", self.outbox_oldest_seconds.clone());
         r.register("dead_letters", "Events that Kafka can never take and that wait for a person", self.dead_letters.clone());
         r.register("damaged_stores", "Damaged stores that were moved aside and are kept", self.damaged_stores.clone());
+        r.register("certificate_days", "Days until the certificate expires that a key of the config names", self.certificate_days.clone());
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());

@@ -1,6 +1,7 @@
 //! Starts everything, watches everything, ends everything: each task and thread of the daemon has its name, its owner and its end here.
 
 use crate::attention::Attention;
+use crate::certificates;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event_loop::{EventLoop, Parts, Report};
@@ -71,7 +72,8 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
-    let (running, _) = watch::channel(Arc::new(config));
+    let (running, config) = watch::channel(Arc::new(config));
+    tasks.spawn("certificates", certificates::watch(config, metrics.clone(), attention.clone(), stop_ingress.clone().cancelled_owned()));
     let reload = Reload { path, running, handle, renewals, mqtt, log_level, attention, metrics };
     tasks.spawn("reload", reload.run(reload_signal, stop_ingress.clone().cancelled_owned()));
     tell_systemd(&[NotifyState::Ready]);

@@ -1,6 +1,8 @@
 //! `dumbwaiter check`: says what is wrong with a config, and with what it names.
 
 use super::{CheckArgs, EXIT_WRONG};
+use crate::certificates;
+use crate::clock;
 use crate::config::{Config, Environment, HostPort, Problems};
 use crate::kafka::{self, Connection, Finding};
 use serde_json::json;
@@ -28,25 +30,40 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("{}: the config of {} is right", path.display(), config.gateway.id);
-    if !args.online {
-        return ExitCode::SUCCESS;
+    let mut missing = vec![];
+    for standing in clock::wall_ms().map(|at_ms| certificates::standings(&config, at_ms)).unwrap_or_default() {
+        match standing.sentence() {
+            Some(what) if standing.is_wrong() => missing.push(what),
+            Some(what) => println!("note: {what}"),
+            None => {}
+        }
     }
-    let mut missing = absent(&config).await;
-    for finding in ask_kafka(&config, &missing).await {
+    if args.online {
+        missing.extend(online(&config).await);
+    }
+    for what in &missing {
+        eprintln!("{what}");
+    }
+    if !missing.is_empty() {
+        return ExitCode::from(EXIT_WRONG);
+    }
+    if args.online {
+        println!("everything that it names answers");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Asks what the config names, prints what is well, and gives what is not.
+async fn online(config: &Config) -> Vec<String> {
+    let mut missing = absent(config).await;
+    for finding in ask_kafka(config, &missing).await {
         match finding {
             Finding::Right(what) => println!("{what}"),
             Finding::Note(what) => println!("note: {what}"),
             Finding::Wrong(what) => missing.push(what),
         }
     }
-    for what in &missing {
-        eprintln!("{what}");
-    }
-    if missing.is_empty() {
-        println!("everything that it names answers");
-        return ExitCode::SUCCESS;
-    }
-    ExitCode::from(EXIT_WRONG)
+    missing
 }
 
 /// Reads the config for any command that needs it, and prints what is wrong with it.
