@@ -39,6 +39,7 @@ use section::{At, Section};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use store::journal::Keep;
 
 /// Where the config is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/dumbwaiter/dumbwaiter.toml";
@@ -108,6 +109,10 @@ pub struct StoreSection {
     pub max_queued_bytes: u64,
     /// How long a request and an order are remembered, in days of running time.
     pub remember_days: u64,
+    /// How long what was delivered stays in the journal, in days of running time; 0: not at all.
+    pub journal_days: u64,
+    /// Most bytes of events in the journal.
+    pub journal_bytes: u64,
     /// Free space of the disk below which new requests are refused, in bytes.
     pub min_free_bytes: u64,
 }
@@ -228,10 +233,18 @@ impl Config {
             restaurant_ids: self.gateway.restaurant_ids.clone(),
             strict_orders: self.strict_orders,
             remember_ms: self.store.remember_days * DAY_MS,
+            journal: self.store.journal_days > 0,
             board: self.board,
             dialect: self.dialect,
             limits: Limits { queued_events_max: self.store.max_queued, queued_bytes_max: self.store.max_queued_bytes, ..Limits::default() },
         }
+    }
+}
+
+impl StoreSection {
+    /// How much of what was delivered stays.
+    pub fn keep(&self) -> Keep {
+        Keep { keep_ms: self.journal_days * DAY_MS, bytes_max: self.journal_bytes }
     }
 }
 
@@ -297,9 +310,11 @@ fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
     let max_queued = section.within("max_queued", 200_000_u64, 100..=10_000_000);
     let max_queued_bytes = section.within("max_queued_bytes", GIB, MIB..=TIB).0;
     let remember_days = section.within("remember_days", 7_u64, 1..=365);
+    let journal_days = section.within("journal_days", 7_u64, 0..=365);
+    let journal_bytes = section.within("journal_bytes", ByteSize(32 << 20), MIB..=TIB).0;
     let min_free_bytes = section.within("min_free", ByteSize(256 << 20), ByteSize(16 << 20)..=TIB).0;
     section.finish();
-    StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, min_free_bytes }
+    StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, journal_days, journal_bytes, min_free_bytes }
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {

@@ -256,10 +256,10 @@ impl EventLoop {
                     let _ = found.map(|found| reply.send(found).is_ok());
                 });
             }
-            Call::Decide { dead, decision, reply } => {
+            Call::Decide { dead, decision, by, reply } => {
                 let reply_to = self.reply_to();
                 self.decisions.insert(reply_to, reply);
-                self.gateway.handle(self.rim.clock.now(), Input::Decide { reply_to, dead, decision });
+                self.gateway.handle(self.rim.clock.now(), Input::Decide { reply_to, dead, decision, by });
             }
             Call::Configure { settings, renew_producer, done } => {
                 self.rim.metrics.limits(&settings.limits);
@@ -430,6 +430,7 @@ impl EventLoop {
         metrics.retried(gauges.retries - self.retries);
         self.retries = gauges.retries;
         metrics.gauges(&gauges);
+        metrics.journal(self.rim.store.journal_usage());
         let kafka_up = self.kafka_up();
         metrics.kafka_up(kafka_up);
         let state = State { accepting: gauges.accepting, gauges, kafka_up };

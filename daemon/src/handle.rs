@@ -42,7 +42,7 @@ pub enum Call {
     FindSession { terminal: Name, session: SessionId, reply: oneshot::Sender<Option<u64>> },
     ReadOrder { order: OrderId, reply: oneshot::Sender<Option<Projection>> },
     ListDeadLetters { after: Seq, letters_max: usize, reply: oneshot::Sender<DeadLetters> },
-    Decide { dead: Seq, decision: Decision, reply: oneshot::Sender<Decided> },
+    Decide { dead: Seq, decision: Decision, by: String, reply: oneshot::Sender<Decided> },
     Configure { settings: Box<Settings>, renew_producer: bool, done: oneshot::Sender<()> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
 }
@@ -132,9 +132,9 @@ impl Handle {
     }
 
     /// Decides about a dead letter, and waits until that is durable or refused.
-    pub async fn decide(&self, dead: Seq, decision: Decision) -> Result<Decided, StoreAway> {
+    pub async fn decide(&self, dead: Seq, decision: Decision, by: String) -> Result<Decided, StoreAway> {
         let (reply, decided) = oneshot::channel();
-        self.calls.send(Call::Decide { dead, decision, reply }).await.map_err(|_| StoreAway)?;
+        self.calls.send(Call::Decide { dead, decision, by, reply }).await.map_err(|_| StoreAway)?;
         decided.await.map_err(|_| StoreAway)
     }
 

@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use store::journal::JournalUsage;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -103,6 +104,7 @@ struct Inner {
     dead_letters: Gauge,
     damaged_stores: Gauge,
     certificate_days: Family<OfCertificate, Gauge>,
+    journal_events: Gauge,
     store_sync_seconds: Histogram,
     kafka_up: Gauge,
     consumer_lag: Family<OfPartition, Gauge>,
@@ -206,10 +208,11 @@ struct CoreBounds {
     window_bytes: Bound,
     open_orders: Bound,
     dead_letters: Bound,
+    journal_bytes: Bound,
 }
 
 impl CoreBounds {
-    fn new(bounds: &Bounds, limits: &Limits) -> CoreBounds {
+    fn new(bounds: &Bounds, limits: &Limits, journal_bytes_max: u64) -> CoreBounds {
         let bound = |name, max: usize| bounds.get(name, max as u64);
         CoreBounds {
             outbox_events: bounds.get("outbox_events", limits.queued_events_max),
@@ -222,6 +225,7 @@ impl CoreBounds {
             window_bytes: bound("window_bytes", limits.window_bytes_max),
             open_orders: bound("open_orders", limits.open_orders_max),
             dead_letters: bound("dead_letters", limits.dead_letters_max),
+            journal_bytes: bounds.get("journal_bytes", journal_bytes_max),
         }
     }
 
@@ -241,7 +245,7 @@ impl Metrics {
     /// Everything at zero.
     pub fn new(config: &Config) -> Metrics {
         let bounds = Bounds::default();
-        let core = CoreBounds::new(&bounds, &config.settings().limits);
+        let core = CoreBounds::new(&bounds, &config.settings().limits, config.store.journal_bytes);
         let mut inner = Inner {
             registry: Mutex::default(),
             before_encoding: Mutex::default(),
@@ -258,6 +262,7 @@ impl Metrics {
             dead_letters: Gauge::default(),
             damaged_stores: Gauge::default(),
             certificate_days: Family::default(),
+            journal_events: Gauge::default(),
             store_sync_seconds: seconds(),
             kafka_up: Gauge::default(),
             consumer_lag: Family::default(),
@@ -300,7 +305,7 @@ impl Metrics {
     pub fn delivered(&self, event_type: EventType, outcome: &Delivery, took: Duration) {
         let labels = OfTopic { topic: self.0.topic.clone(), r#type: event_type.as_str() };
         match outcome {
-            Delivery::Acknowledged => {
+            Delivery::Acknowledged { .. } => {
                 self.0.published.get_or_create(&labels).inc();
                 self.0.publish_seconds.get_or_create(&OfType { r#type: labels.r#type }).observe(took.as_secs_f64());
             }
@@ -339,6 +344,13 @@ impl Metrics {
         core.open_orders.set(gauges.open_orders as u64);
         core.open_orders.set_refused(gauges.open_orders_crowded_out);
         core.dead_letters.set(gauges.dead_letters as u64);
+    }
+
+    /// How full the journal is. What it refused is what it gave up before its time.
+    pub fn journal(&self, usage: JournalUsage) {
+        self.0.journal_events.set(clamp(usage.events));
+        self.0.core.journal_bytes.set(usage.bytes);
+        self.0.core.journal_bytes.set_refused(usage.given_up);
     }
 
     /// So many damaged stores are kept in the data folder.
@@ -435,6 +447,7 @@ impl Inner {
         r.register("events_failed", "Deliveries that Kafka did not take", self.failed.clone());
         r.register("publish_retries", "Events that were sent again", self.retries.clone());
         r.register("publish_seconds", "From the producer to Kafka's acknowledgement", self.publish_seconds.clone());
+        r.register("journal_events", "Delivered events that are kept", self.journal_events.clone());
         r.register("outbox_events", "Events that Kafka does not have yet", self.outbox_events.clone());
         r.register("outbox_bytes", "Their bytes", self.outbox_bytes.clone());
         r.register("outbox_oldest_seconds", "Age of the oldest of them", self.outbox_oldest_seconds.clone());
@@ -499,7 +512,7 @@ mod tests {
         let metrics = metrics(CONFIG);
         let took = Duration::from_millis(3);
         metrics.answered(Ingress::Mqtt, &stored(false), took);
-        metrics.delivered(EventType::Created, &Delivery::Acknowledged, took);
+        metrics.delivered(EventType::Created, &Delivery::Acknowledged { partition: 0, offset: 0 }, took);
         metrics.delivered(EventType::Created, &Delivery::Failed { class: FailureClass::Hold, reason: String::new() }, took);
         metrics.synced(took);
         metrics.consumer_lag("order-status", 2, 7);

@@ -117,6 +117,7 @@ async fn open_store(config: &Config) -> anyhow::Result<(Store<SledDisk>, Opened,
     let opened = tokio::task::spawn_blocking(move || {
         let room = Room { floor_bytes: section.min_free_bytes, ..Room::default() };
         let (store, opened) = store::open_or_rescue(SledOptions { room, ..SledOptions::new(&section.data_dir) }, gateway)?;
+        let store = store.keeping(section.keep());
         let damaged = store::aside(&section.data_dir)?;
         for Aside { path, account } in &damaged {
             tracing::warn!(path = %path.display(), account, "a damaged store was moved aside and is kept; remove it once you have looked");

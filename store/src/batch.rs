@@ -2,6 +2,7 @@
 
 use crate::disk::{COMMIT_RECORDS_MAX, Op, Read, Space, VALUE_BYTES_MAX};
 use crate::error::{ApplyError, CommitError, ReadError};
+use crate::journal::{Keep, Trail};
 use crate::layout::{QueuedHead, key, value};
 use crate::reads;
 use gateway::event::OrderEvent;
@@ -23,19 +24,22 @@ pub(crate) struct Tail {
     pub next_seq: u64,
     /// All at or below it is accounted for.
     pub progress: u64,
-    /// All at or below it is removed; never above the progress.
-    pub trimmed: u64,
     /// Weights of all events ever appended, counted from when the outbox was last empty.
     pub sum: u64,
+    /// What is left of the events below the progress.
+    pub trail: Trail,
 }
 
 /// A commit that is being built over what the disk holds. Sorted by key, so that the simulator's runs repeat.
 #[derive(Debug)]
 pub(crate) struct Batch<'d, R> {
-    disk: &'d R,
-    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    pub disk: &'d R,
+    pub writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     space: Space,
-    tail: Tail,
+    pub tail: Tail,
+    keep: Keep,
+    /// The running time that the batch brings along.
+    pub run_ms: u64,
     /// The first seq that this batch can give.
     first_seq: Seq,
 }
@@ -48,21 +52,17 @@ impl From<ReadError> for ApplyError {
 }
 
 impl<'d, R: Read> Batch<'d, R> {
-    pub fn new(disk: &'d R, tail: Tail) -> Batch<'d, R> {
-        Batch { disk, writes: BTreeMap::new(), space: Space::Reserve, tail, first_seq: Seq(tail.next_seq) }
-    }
-
-    /// What the store will keep in memory, as far as the batch has come.
-    pub fn tail(&self) -> &Tail {
-        &self.tail
+    /// A batch over what is there; `keep` says how much of the journal stays.
+    pub fn new(disk: &'d R, tail: Tail, keep: Keep) -> Batch<'d, R> {
+        Batch { disk, writes: BTreeMap::new(), space: Space::Reserve, tail, keep, run_ms: 0, first_seq: Seq(tail.next_seq) }
     }
 
     /// Leaves the seqs before `seq` out; `false` if events are waiting before them. For imports into a drained outbox.
     pub fn skip_to(&mut self, seq: u64) -> bool {
-        let empty = self.tail.progress + 1 == self.tail.next_seq && self.tail.trimmed == self.tail.progress;
+        let empty = self.tail.progress + 1 == self.tail.next_seq && self.tail.trail.trimmed == self.tail.progress;
         if empty {
             let before = seq - 1;
-            (self.tail.next_seq, self.tail.progress, self.tail.trimmed) = (seq, before, before);
+            (self.tail.next_seq, self.tail.progress, self.tail.trail.trimmed) = (seq, before, before);
             self.put(key::progress(), value::encode_seq(Seq(before)));
         }
         empty
@@ -75,7 +75,12 @@ impl<'d, R: Read> Batch<'d, R> {
             Change::Forget { from: _, upto } => return self.forget(*upto),
             Change::Remember(request, remembered) => self.put(key::request(request), value::encode_remembered(remembered)),
             Change::Project(projection) => self.project(projection)?,
-            Change::Counters(counters) => self.put(key::counters(), value::encode_counters(counters)),
+            Change::Counters(counters) => {
+                self.run_ms = self.run_ms.max(counters.running_ms);
+                self.put(key::counters(), value::encode_counters(counters));
+            }
+            Change::Journal(mark) => self.mark(mark),
+            Change::Command(command) => self.command(command, self.keep)?,
             Change::Offset(at, offset) => self.put(key::offset(at), value::encode_offset(*offset)),
             Change::DeadLetter(seq, letter) => self.put(key::dead(*seq), value::encode_dead_letter(letter)),
             Change::Hold(seq, dead, event) => self.hold(*seq, *dead, event),
@@ -87,13 +92,10 @@ impl<'d, R: Read> Batch<'d, R> {
         Ok(())
     }
 
-    /// Fills what room is left with the removal of forgotten events, and checks every bound. Gives the writes, and what the store
-    /// keeps in memory once they are durable.
+    /// Fills what room is left with the removal of what the journal need not keep, and checks every bound. Gives the writes, and what
+    /// the store keeps in memory once they are durable.
     pub fn finish(mut self) -> Result<(Vec<Op>, Space, Tail), ApplyError> {
-        while self.tail.trimmed < self.tail.progress && self.writes.len() < COMMIT_RECORDS_MAX {
-            self.tail.trimmed += 1;
-            self.writes.insert(key::queued(Seq(self.tail.trimmed)), None);
-        }
+        self.trim(self.keep)?;
         if self.writes.len() > COMMIT_RECORDS_MAX {
             let message = format!("{} records are more than the {COMMIT_RECORDS_MAX} that one commit may have", self.writes.len());
             return Err(ApplyError::Refused(message));
@@ -148,6 +150,10 @@ impl<'d, R: Read> Batch<'d, R> {
         if upto.0 > self.tail.progress {
             self.tail.progress = upto.0;
             self.put(key::progress(), value::encode_seq(upto));
+            let key = key::queued(upto);
+            let last = self.get(&key)?.and_then(|bytes| QueuedHead::decode(&key, &bytes).ok());
+            // Nothing is there where a rescue found nothing: until the next event the journal seems smaller than it is.
+            self.tail.trail.progress_sum = last.map_or(self.tail.trail.progress_sum, |head| head.sum);
         }
         Ok(())
     }

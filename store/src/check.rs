@@ -23,6 +23,10 @@ pub struct CheckReport {
     pub queued: u64,
     /// See `queued`.
     pub queued_bytes: u64,
+    /// Events at or below the progress that are kept in the journal.
+    pub journalled: u64,
+    /// Commands that are journalled.
+    pub commands: u64,
     /// Dead letters.
     pub dead: u64,
     /// Events held behind dead letters.
@@ -120,6 +124,18 @@ fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8])
         Kind::Probe => {}
         Kind::Counters => drop(value::counters(key, value)?),
         Kind::Progress => drop(value::seq(key, value)?),
+        Kind::Delivered(upto) => {
+            let mark = value::mark(key, upto, value)?;
+            report.expect(upto <= report.progress, || format!("deliveries up to {upto} are journalled, beyond the progress"));
+            let rising = mark.sent.is_sorted_by_key(|sent| sent.seq);
+            report.expect(rising && mark.sent.iter().all(|sent| sent.seq <= upto), || {
+                format!("the deliveries up to {upto} are not in order")
+            });
+        }
+        Kind::Command(_) => {
+            report.commands += 1;
+            value::command(key, value)?;
+        }
         Kind::Lost(_) | Kind::Imported(..) => drop(value::seq(key, value)?),
         Kind::Dead(seq) => {
             report.dead += 1;
@@ -175,6 +191,8 @@ fn queued(report: &mut CheckReport, links: &mut Links, seq: Seq, key: &[u8], val
     if seq > report.progress {
         report.queued += 1;
         report.queued_bytes += u64::from(head.weight);
+    } else {
+        report.journalled += 1;
     }
     value::queued(key, value)?;
     Ok(())

@@ -63,6 +63,11 @@ pub trait Disk: Read + Send {
     /// and every call fails until [`Disk::reopen`].
     fn commit(&mut self, ops: &[Op], space: Space) -> Result<(), CommitError>;
 
+    /// Whether so little is free that what may be given up is given up now.
+    fn is_short(&self) -> bool {
+        false
+    }
+
     /// Closes the disk and opens it again: from then on reads show what is durable and nothing else.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ impl Folder {
         Ok(enough(self.free_bytes()?, self.room.floor_bytes))
     }
 
+    /// Whether less than twice the floor is free.
+    pub fn is_short(&self) -> bool {
+        self.free_bytes().is_ok_and(|free| free < self.room.floor_bytes.saturating_mul(2))
+    }
+
     /// Whether there is room to open or to drain. Gives the ballast up if that is what it takes.
     pub fn room_to_drain(&self) -> io::Result<Result<(), String>> {
         if self.free_bytes()? >= self.room.reserve_bytes {

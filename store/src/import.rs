@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::disk::{COMMIT_RECORDS_MAX, Disk, Read};
 use crate::error::{ApplyError, ReadError};
 use crate::export::Line;
+use crate::journal::Keep;
 use crate::layout::{Kind, key, value};
 use crate::reads;
 use crate::store::Store;
@@ -128,8 +129,9 @@ impl<D: Disk> Store<D> {
     pub fn import(&mut self, mut input: impl BufRead) -> Result<ImportReport, ImportError> {
         let mut report = ImportReport::default();
         let mut known = Known::read(&self.disk, Seq(self.tail.next_seq))?;
-        // What was forgotten is removed first, so that a gap in the seqs begins behind the last record.
-        while self.tail.trimmed < self.tail.progress {
+        // The journal is removed first, so that a gap in the seqs begins behind the last record.
+        self.keep = Keep::NOTHING;
+        while self.tail.trail.trimmed < self.tail.progress {
             self.apply(&[]).map_err(|source| ImportError::Apply { line: 1, source })?;
         }
         let mut number = 1;
@@ -150,7 +152,7 @@ impl<D: Disk> Store<D> {
         report: &mut ImportReport,
     ) -> Result<bool, ImportError> {
         let mut lines = 0;
-        let mut batch = Batch::new(&self.disk, self.tail);
+        let mut batch = Batch::new(&self.disk, self.tail, Keep::NOTHING);
         let mut done = false;
         while lines < LINES_PER_COMMIT {
             let Some(line) = read_line(input, *number)? else {
@@ -206,11 +208,11 @@ impl From<ApplyError> for Taken {
 fn take<R: Read>(batch: &mut Batch<'_, R>, seq: Seq, event: OrderEvent, place: Place, report: &mut ImportReport) -> Result<(), Taken> {
     match place {
         Place::Queue => {
-            if seq.0 < batch.tail().next_seq {
+            if seq.0 < batch.tail.next_seq {
                 return Err(Taken::Refused(format!("this store has given the seq {seq} itself; import into a new data folder")));
             }
-            if seq.0 > batch.tail().next_seq && !batch.skip_to(seq.0) {
-                let missing = batch.tail().next_seq;
+            if seq.0 > batch.tail.next_seq && !batch.skip_to(seq.0) {
+                let missing = batch.tail.next_seq;
                 return Err(Taken::Refused(format!(
                     "the seq {missing} should come before {seq}; import the whole export, and into an outbox that has been drained"
                 )));
@@ -235,7 +237,7 @@ fn take<R: Read>(batch: &mut Batch<'_, R>, seq: Seq, event: OrderEvent, place: P
 /// Sees to it that a seq is accounted for and that no dead letter or held event of this store has it.
 fn settle<R: Read>(batch: &mut Batch<'_, R>, seq: Seq) -> Result<(), Taken> {
     let refuse = |reason: &str| Err(Taken::Refused(format!("seq {seq}: {reason}; import into a new data folder")));
-    if seq.0 > batch.tail().progress && !batch.skip_to(seq.0 + 1) {
+    if seq.0 > batch.tail.progress && !batch.skip_to(seq.0 + 1) {
         return refuse("this store's outbox is not empty");
     }
     for key in [key::dead(seq), key::held_by_seq(seq)] {

@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod folder;
 mod import;
+pub mod journal;
 mod layout;
 mod offline;
 mod reader;

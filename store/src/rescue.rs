@@ -171,6 +171,8 @@ fn fill(disk: &mut SledDisk, salvage: &Salvage, store: &Path, gateway: &Name, ac
         match (Kind::read(key), crate::check::readable(key, &value)) {
             (Ok(Kind::Probe), _) => {}
             (Ok(Kind::Progress | Kind::Lost(_)), Ok(())) => {}
+            // The journal is no promise: it stays with the damaged store.
+            (Ok(Kind::Delivered(_)), _) => {}
             (Ok(Kind::Queued(seq)), Ok(())) if seq <= outbox.progress => {}
             (Ok(Kind::Queued(seq)), Ok(())) => {
                 outbox.add(seq, key, &value, &mut copy)?;
@@ -234,6 +236,7 @@ struct Outbox {
 impl Outbox {
     fn read(salvage: &Salvage) -> Outbox {
         let (mut first, mut highest, mut progress, mut lost) = (None, Seq(0), None, BTreeMap::new());
+        let mut delivered = None;
         for key in salvage.keys() {
             match Kind::read(key) {
                 Ok(Kind::Queued(seq)) => {
@@ -246,6 +249,7 @@ impl Outbox {
                     highest = highest.max(remembered.map_or(Seq(0), |remembered| remembered.seq));
                 }
                 Ok(Kind::Progress) => progress = salvage.get(key).and_then(|bytes| value::seq(key, &bytes).ok()),
+                Ok(Kind::Delivered(upto)) => delivered = delivered.max(Some(upto)),
                 Ok(Kind::Lost(from)) => {
                     if let Some(Ok(to)) = salvage.get(key).map(|bytes| value::seq(key, &bytes)) {
                         lost.insert(from, to);
@@ -255,6 +259,8 @@ impl Outbox {
                 Ok(_) | Err(_) => {}
             }
         }
+        // Each mark of the journal was the progress once.
+        let progress = progress.max(delivered);
         // Without its record, all before the first event that is left counts as accounted for: the outbox removes in that order.
         let progress = progress.unwrap_or_else(|| first.map_or(highest, |first: Seq| Seq(first.0.saturating_sub(1))));
         Outbox { progress, highest: highest.max(progress), last: progress, sum: 0, lost }

@@ -106,7 +106,8 @@ impl SledDisk {
         if !options.allow_volatile {
             folder.check_durable()?;
         }
-        let mut disk = SledDisk { folder, options, reader: SledReader::default(), file: None, file_len: 0, syncs: 0, cost: CommitCost::default() };
+        let mut disk =
+            SledDisk { folder, options, reader: SledReader::default(), file: None, file_len: 0, syncs: 0, cost: CommitCost::default() };
         disk.reopen()?;
         Ok(disk)
     }
@@ -121,7 +122,8 @@ impl SledDisk {
             return Err(OpenError::Missing { path: data_dir.to_owned() });
         }
         let folder = Folder::take(data_dir, options.room)?;
-        let mut disk = SledDisk { folder, options, reader: SledReader::default(), file: None, file_len: 0, syncs: 0, cost: CommitCost::default() };
+        let mut disk =
+            SledDisk { folder, options, reader: SledReader::default(), file: None, file_len: 0, syncs: 0, cost: CommitCost::default() };
         if !disk.folder.store().exists() {
             disk.finish_rescue().map_err(|e| OpenError::Disk(e.to_string()))?;
         }
@@ -322,6 +324,10 @@ impl Disk for SledDisk {
         let sync = self.write(ops).map_err(|e| self.fail(e))?;
         self.cost = CommitCost { sync, bytes: written_bytes(ops) };
         Ok(())
+    }
+
+    fn is_short(&self) -> bool {
+        self.folder.is_short()
     }
 
     fn reopen(&mut self) -> Result<(), OpenError> {

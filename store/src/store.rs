@@ -5,11 +5,13 @@ use crate::check::{self, CheckReport};
 use crate::disk::{Disk, Op, Read, Space};
 use crate::error::{ApplyError, CommitError, OpenError, ReadError};
 use crate::export::{self, ExportError, ExportReport};
+use crate::journal::{self, JournalUsage, Keep, Page, Trail};
 use crate::layout::{FORMAT, Identity, key};
 use crate::reads;
 use gateway::event::OrderEvent;
 use gateway::ids::{Name, OrderId, Seq};
 use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
+use gateway::journal::Command;
 use gateway::order::Projection;
 use gateway::settings::OPEN_ORDERS_MAX;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub struct Store<D> {
     pub(crate) disk: D,
     pub(crate) gateway: Name,
     pub(crate) tail: Tail,
+    pub(crate) keep: Keep,
 }
 
 impl<D: Disk> Store<D> {
@@ -32,7 +35,18 @@ impl<D: Disk> Store<D> {
     pub fn open(mut disk: D, gateway: Name) -> Result<(Store<D>, Opened), OpenError> {
         let (opened, tail) = read_all(&mut disk)?;
         claim(&mut disk, &gateway, &opened)?;
-        Ok((Store { disk, gateway, tail }, opened))
+        Ok((Store { disk, gateway, tail, keep: Keep::NOTHING }, opened))
+    }
+
+    /// The store, keeping a journal of what was delivered from now on.
+    #[must_use]
+    pub fn keeping(self, keep: Keep) -> Store<D> {
+        Store { keep, ..self }
+    }
+
+    /// How full the journal is.
+    pub fn journal_usage(&self) -> JournalUsage {
+        self.tail.trail.usage(self.tail.progress)
     }
 
     /// Opens the disk again, and reads what is durable.
@@ -48,13 +62,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes a batch, all or nothing, and returns once it is durable. The last change of a key wins. What [`Change::Forget`] names is
-    /// gone for every reader at once; its bytes are removed by this and the next commits, so far as their bound leaves room.
+    /// not read as queued any more; its bytes are removed by this and the next commits, so far as their bound leaves room, or stay in the
+    /// journal.
     ///
     /// # Errors
     /// [`ApplyError::Refused`] and [`CommitError::NoSpace`]: nothing was written, the store goes on.
     /// [`CommitError::Unclear`]: only [`Store::reopen`] tells whether it happened.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
-        let mut batch = Batch::new(&self.disk, self.tail);
+        // What is short of room gives the journal up before it refuses an order.
+        let keep = if self.disk.is_short() { Keep { bytes_max: 0, ..self.keep } } else { self.keep };
+        let mut batch = Batch::new(&self.disk, self.tail, keep);
         for change in changes {
             batch.add(change)?;
         }
@@ -118,6 +135,30 @@ impl<D: Disk> Store<D> {
     /// As [`Store::load`].
     pub fn dead_letters(&self, after: Seq, letters_max: usize) -> Result<Vec<(Seq, DeadLetter, u64)>, ReadError> {
         reads::dead_letters(&self.disk, after, letters_max)
+    }
+
+    /// What was delivered in a span of time, from `from` on: one step.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn delivered(&self, wanted: &journal::Wanted, from: Seq) -> Result<Page, ReadError> {
+        journal::delivered(&self.disk, wanted, from)
+    }
+
+    /// The events of an order that happened in a span of time in Unix milliseconds, from `from` on (0: all): one step.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn history(&self, order: &OrderId, span_ms: (i64, i64), from: Seq) -> Result<Page, ReadError> {
+        journal::history(&self.disk, order, span_ms, from)
+    }
+
+    /// The commands that are journalled, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn commands(&self) -> Result<Vec<Command>, ReadError> {
+        journal::commands(&self.disk)
     }
 
     /// Reads every record and compares them with each other: for `store check` and for the simulator. As slow as the store is large.
@@ -190,8 +231,9 @@ fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
         offsets: reads::offsets(disk)?,
         ..reads::buried(disk, progress)?
     };
-    let trimmed = ends.map_or(progress, |[(first, _), _]| Seq(first.0 - 1)).min(progress);
-    Ok((opened, Tail { next_seq: last.0 + 1, progress: progress.0, trimmed: trimmed.0, sum }))
+    let (trimmed, before_first) = ends.map_or((progress, 0), |[(first, head), _]| (Seq(first.0 - 1), head.sum - u64::from(head.weight)));
+    let trail = Trail::read(disk, trimmed.min(progress).0, before_first, sum.saturating_sub(queued_bytes))?;
+    Ok((opened, Tail { next_seq: last.0 + 1, progress: progress.0, sum, trail }))
 }
 
 /// Writes the gateway's id into a store that has none, or that holds nothing of another's.

@@ -8,6 +8,7 @@
 //! the store that was.
 
 use crate::error::{ApplyError, OpenError, ReadError};
+use crate::journal::JournalUsage;
 use crate::reader::Reader;
 use crate::sled_disk::{CommitCost, SledDisk};
 use crate::store::Store;
@@ -68,6 +69,7 @@ pub struct NotTaken;
 /// Dead letters by seq, each with how many events are held behind it.
 pub type DeadLetters = Vec<(Seq, DeadLetter, u64)>;
 
+type Look = Box<dyn FnOnce(&Store<SledDisk>) + Send>;
 type Reply<T> = Box<dyn FnOnce(Result<T, ReadError>) + Send>;
 
 enum WriteJob {
@@ -76,6 +78,7 @@ enum WriteJob {
     Find(Wanted, Reply<Found>),
     OpenOrders(usize, Reply<Vec<Projection>>),
     DeadLetters(Seq, usize, Reply<DeadLetters>),
+    Look(Look),
 }
 
 enum ReadJob {
@@ -105,6 +108,7 @@ struct Shared {
     write: Pulse,
     read: Pulse,
     durable_reads: AtomicUsize,
+    journal: Mutex<JournalUsage>,
 }
 
 /// The store on its threads. Every method returns at once.
@@ -130,6 +134,7 @@ impl StoreThread {
             write: Pulse::new(),
             read: Pulse::new(),
             durable_reads: AtomicUsize::new(0),
+            journal: Mutex::new(store.journal_usage()),
         });
         let (write_jobs, write_queue) = sync_channel(WRITE_JOBS_MAX);
         let (read_jobs, read_queue) = sync_channel(READ_JOBS_MAX);
@@ -217,6 +222,19 @@ impl StoreThread {
         reply: impl FnOnce(Result<DeadLetters, ReadError>) + Send + 'static,
     ) -> Result<(), NotTaken> {
         self.durable_read(WriteJob::DeadLetters(after, letters_max, Box::new(reply)))
+    }
+
+    /// Looks at the store as it is durable, soon: commits wait meanwhile. `look` is called on the store's thread, or dropped.
+    ///
+    /// # Errors
+    /// As [`StoreThread::find`].
+    pub fn look(&self, look: impl FnOnce(&Store<SledDisk>) + Send + 'static) -> Result<(), NotTaken> {
+        self.durable_read(WriteJob::Look(Box::new(look)))
+    }
+
+    /// How full the journal was after the last commit.
+    pub fn journal_usage(&self) -> JournalUsage {
+        *self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For how long the longest call that is running has been running: the watchdog's measure. An SD card may take 30 s for a sync.
@@ -347,6 +365,7 @@ fn write_loop(mut store: Store<SledDisk>, jobs: &Receiver<Asked<WriteJob>>, shar
                 // A batch from before a reopening would be the core's view of a store that is no more.
                 if shared.is_current(generation) {
                     let result = store.apply(&batch).map(|()| store.disk().last_cost());
+                    *shared.journal.lock().unwrap_or_else(PoisonError::into_inner) = store.journal_usage();
                     shared.report_unless_reopened(generation, StoreReport::Applied { commit, result });
                 }
             }
@@ -365,6 +384,10 @@ fn write_loop(mut store: Store<SledDisk>, jobs: &Receiver<Asked<WriteJob>>, shar
             WriteJob::DeadLetters(after, letters_max, reply) => {
                 shared.durable_reads.fetch_sub(1, Ordering::Relaxed);
                 reply(store.dead_letters(after, letters_max));
+            }
+            WriteJob::Look(look) => {
+                shared.durable_reads.fetch_sub(1, Ordering::Relaxed);
+                look(&store);
             }
         });
     }

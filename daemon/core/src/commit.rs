@@ -4,7 +4,7 @@ use crate::admission::Flight;
 use crate::event::OrderEvent;
 use crate::gateway::{FULL_RETRY_MS, Gateway, StoreState};
 use crate::ids::{CommitId, OrderId, ReplyTo, RequestKey, Seq, Ticket};
-use crate::io::{Change, CommitFailure, Forgettable, Output, PartitionName, Remembered};
+use crate::io::{Change, CommitFailure, Decided, Forgettable, Output, PartitionName, Remembered};
 use crate::json;
 use crate::order::{Effect, Projection, Source};
 use crate::release::Released;
@@ -42,6 +42,7 @@ pub(crate) struct Commit {
     pub releases: Vec<Released>,
     forget_upto: Option<Seq>,
     sessions: Vec<ReplyTo>,
+    pub commands: Vec<ReplyTo>,
     epoch: bool,
     counters: bool,
     reserved: Vec<Ticket>,
@@ -170,7 +171,8 @@ impl Gateway {
             self.draft_closings(&mut draft);
             self.draft_sessions(&mut draft);
             self.draft_burials(&mut draft);
-            self.draft_releases(&mut draft);
+            self.draft_releases(now, &mut draft);
+            self.draft_commands(&mut draft);
             self.draft_offsets(now, &mut draft);
             self.draft_counters(now, &mut draft);
         }
@@ -371,7 +373,7 @@ impl Gateway {
         let behind = progress.0.saturating_sub(self.forgotten.0);
         let waited_for = self.stopping || self.release_settles();
         let due = self.forget_since.is_some_and(|since| waited_for || now.mono_ms >= since + FORGET_AFTER_MS);
-        let batch_max = self.settings.limits.batch_forget_max.min(RECORDS_MAX.saturating_sub(draft.records + 1) as u64);
+        let batch_max = self.settings.limits.batch_forget_max.min(RECORDS_MAX.saturating_sub(draft.records + 2) as u64);
         if behind == 0 || batch_max == 0 || (draft.changes.is_empty() && !due && behind < batch_max) {
             return;
         }
@@ -379,6 +381,9 @@ impl Gateway {
         let records = usize::try_from(upto.0 - self.forgotten.0).unwrap_or(RECORDS_MAX) + 1;
         draft.add(records, Change::Forget { from: self.forgotten.next(), upto });
         draft.commit.forget_upto = Some(upto);
+        if self.settings.journal {
+            draft.add(1, Change::Journal(self.journal.mark(upto, self.run_ms(now))));
+        }
     }
 
     /// A commit is durable: now, and not before, everybody hears of it.
@@ -403,6 +408,7 @@ impl Gateway {
         self.uplink.buried(&commit.burials);
         if let Some(upto) = commit.forget_upto {
             self.forgotten = upto;
+            self.journal.forget(upto);
             self.forget_since = None;
         }
         if commit.counters {
@@ -417,6 +423,7 @@ impl Gateway {
         for reply_to in commit.sessions {
             self.outputs.push_back(Output::SessionOpened { reply_to, durable: true });
         }
+        self.end_commands(commit.commands, Decided::Done { appended: 0 });
         self.downlink.end_commit(now.mono_ms, true);
         self.downlink.offsets_stored(&commit.offsets, now.mono_ms);
         for order in commit.lanes {
@@ -451,6 +458,7 @@ impl Gateway {
         for reply_to in commit.sessions {
             self.outputs.push_back(Output::SessionOpened { reply_to, durable: false });
         }
+        self.end_commands(commit.commands, Decided::Full);
         for (key, stored) in commit.requests {
             let answer = Answer::rejected(Some(stored.request_id), Code::Full, "the disk is full", Some(FULL_RETRY_MS));
             self.finish_request(&key, answer);
@@ -472,6 +480,11 @@ impl Gateway {
         for reply_to in commit.sessions {
             self.outputs.push_back(Output::SessionOpened { reply_to, durable: false });
         }
+        self.end_commands(commit.commands, Decided::Busy);
+    }
+
+    fn end_commands(&mut self, commands: Vec<ReplyTo>, outcome: Decided) {
+        self.outputs.extend(commands.into_iter().map(|reply_to| Output::Decided { reply_to, outcome }));
     }
 }
 

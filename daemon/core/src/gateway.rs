@@ -6,7 +6,8 @@ use crate::commit::Commit;
 use crate::downlink::{Downlink, Stage};
 use crate::event::Clock;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ReplyTo, RequestKey, Seq, SessionId, Ticket};
-use crate::io::{Counters, Found, Input, Kept, Notice, Opened, Output, Record, Select, Submission, Wanted};
+use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Opened, Output, Record, Select, Submission, Wanted};
+use crate::journal::{Journal, Sent};
 use crate::open_orders::OpenOrders;
 use crate::order::{Effect, Moment, Projection};
 use crate::random::Random;
@@ -93,6 +94,7 @@ pub struct Gateway {
     pub(crate) sweep: Sweep,
     pub(crate) releases: Releases,
     pub(crate) kept: Kept,
+    pub(crate) journal: Journal,
 
     pub(crate) open: OpenOrders,
     pub(crate) downlink: Downlink,
@@ -201,6 +203,7 @@ impl Gateway {
             sweep: Sweep::new(now.mono_ms),
             releases: Releases::new(),
             kept: Kept::default(),
+            journal: Journal::default(),
             open,
             downlink: Downlink::default(),
             uplink,
@@ -223,6 +226,7 @@ impl Gateway {
     fn take_open_state(&mut self, opened: &Opened) {
         self.next_seq = opened.next_seq.max(Seq(1));
         self.forgotten = opened.progress;
+        self.journal.forget(opened.progress);
         self.forget_since = None;
         self.kept = opened.kept;
         self.epochs = opened.epochs.iter().copied().collect();
@@ -271,6 +275,11 @@ impl Gateway {
             }
             Input::Delivered { producer, seq, outcome } => {
                 let wall_ms = self.event_time(now).0;
+                if let Delivery::Acknowledged { partition, offset } = outcome
+                    && self.settings.journal
+                {
+                    self.journal.sent(Sent { seq, partition, offset, at_ms: wall_ms });
+                }
                 self.uplink.delivered(now.mono_ms, wall_ms, producer, seq, outcome, &mut self.random);
             }
             Input::ProducerReady { producer } => self.uplink.producer_ready(producer),
@@ -284,7 +293,8 @@ impl Gateway {
                     self.sessions_opening.push_back((reply_to, terminal, session));
                 }
             }
-            Input::Decide { reply_to, dead, decision } => self.decide(now, reply_to, dead, decision),
+            Input::Decide { reply_to, dead, decision, by } => self.decide(now, reply_to, dead, decision, by),
+            Input::Command { reply_to, by, deed } => self.command(now, reply_to, &by, deed),
             Input::Stopping => self.stopping = true,
             Input::Tick => {}
         }

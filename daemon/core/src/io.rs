@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::event::OrderEvent;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
+use crate::journal::{Command, Deed, Mark};
 use crate::order::Projection;
 use crate::request::{Answer, Request};
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,17 @@ pub enum Input {
         dead: Seq,
         /// What to do with it.
         decision: Decision,
+        /// Who wants it.
+        by: String,
+    },
+    /// A person gave a command that has to be written down before it is carried out; answered by [`Output::Decided`].
+    Command {
+        /// Whom to answer.
+        reply_to: ReplyTo,
+        /// Who gave it.
+        by: String,
+        /// What it is.
+        deed: Deed,
     },
     /// The gateway is about to end: what is due some time is due now. [`crate::Gateway::is_settled`] says when nothing is left to write.
     Stopping,
@@ -160,7 +172,7 @@ pub enum Output {
         /// Whether it is durable.
         durable: bool,
     },
-    /// What became of a person's decision about a dead letter.
+    /// What became of a person's decision about a dead letter, or of another command.
     Decided {
         /// Who waits for it.
         reply_to: ReplyTo,
@@ -318,6 +330,10 @@ pub enum Change {
         /// The last, and the progress.
         upto: Seq,
     },
+    /// Journal where the events went that this batch forgets.
+    Journal(Mark),
+    /// Journal what a person did.
+    Command(Command),
     /// Keep an event that Kafka can never take.
     DeadLetter(Seq, DeadLetter),
     /// Keep an event behind its key's dead letter.
@@ -464,7 +480,12 @@ pub enum Select {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     /// Kafka acknowledged it.
-    Acknowledged,
+    Acknowledged {
+        /// The partition that it is in.
+        partition: i32,
+        /// Its offset there.
+        offset: i64,
+    },
     /// It came back. What to do is the class's.
     Failed {
         /// What kind of failure.

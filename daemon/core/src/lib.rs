@@ -14,6 +14,7 @@ pub mod event;
 mod gateway;
 pub mod ids;
 pub mod io;
+pub mod journal;
 pub mod json;
 mod money;
 mod open_orders;

@@ -12,6 +12,7 @@ use crate::event::OrderEvent;
 use crate::gateway::{Gateway, StoreState, Target};
 use crate::ids::{OrderId, ReplyTo, Seq};
 use crate::io::{Buried, Change, Decided, Decision, Notice, Opened, Output, Wanted};
+use crate::journal::{Command, Deed};
 use crate::time::Now;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ enum Stage {
 pub(crate) struct Release {
     order: OrderId,
     /// `None`: it was made before the start.
-    asked: Option<(ReplyTo, Decision)>,
+    asked: Option<(ReplyTo, Decision, String)>,
     give_up_at: u64,
     appended: u64,
     stage: Stage,
@@ -63,19 +64,19 @@ pub(crate) struct Released {
 }
 
 impl Gateway {
-    pub(crate) fn decide(&mut self, now: Now, reply_to: ReplyTo, dead: Seq, decision: Decision) {
+    pub(crate) fn decide(&mut self, now: Now, reply_to: ReplyTo, dead: Seq, decision: Decision, by: String) {
         let outcome = match self.uplink.order_of(dead).cloned() {
             None => Decided::Unknown,
             Some(_) if self.releases.len() >= RELEASES_MAX || self.releases.contains_key(&dead) => Decided::Busy,
             Some(order) => {
                 let give_up_at = now.mono_ms + DECISION_WAITS_MS;
-                return self.begin_release(dead, order, Some((reply_to, decision)), give_up_at);
+                return self.begin_release(dead, order, Some((reply_to, decision, by)), give_up_at);
             }
         };
         self.outputs.push_back(Output::Decided { reply_to, outcome });
     }
 
-    fn begin_release(&mut self, dead: Seq, order: OrderId, asked: Option<(ReplyTo, Decision)>, give_up_at: u64) {
+    fn begin_release(&mut self, dead: Seq, order: OrderId, asked: Option<(ReplyTo, Decision, String)>, give_up_at: u64) {
         self.releases.insert(dead, Release { order: order.clone(), asked, give_up_at, appended: 0, stage: Stage::Waiting });
         self.enter(&order, Work::Release(dead));
     }
@@ -147,10 +148,11 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn draft_releases(&mut self, draft: &mut Draft) {
+    pub(crate) fn draft_releases(&mut self, now: Now, draft: &mut Draft) {
         let held_max = self.settings.limits.batch_release_max;
+        let moment = self.moment(now);
         for (dead, release) in &mut self.releases {
-            if !draft.room_for(2 + HELD_RECORDS) {
+            if !draft.room_for(4 + HELD_RECORDS) {
                 return;
             }
             let Stage::Ready(buried) = &mut release.stage else { continue };
@@ -165,9 +167,17 @@ impl Gateway {
                 event
             };
             if let Some(letter) = letter {
+                if let Some((_, decision, by)) = &release.asked {
+                    let (dead, order) = (*dead, release.order.clone());
+                    let deed = match decision {
+                        Decision::Retry => Deed::Retry { dead, order },
+                        Decision::Discard => Deed::Discard { dead, order },
+                    };
+                    draft.add(2, Change::Command(Command::new(moment, by, deed)));
+                }
                 draft.add(1, Change::Release(*dead));
                 released.letter = Some(letter.event.clone());
-                if matches!(release.asked, Some((_, Decision::Retry))) {
+                if matches!(release.asked, Some((_, Decision::Retry, _))) {
                     released.appended.push(append(draft, letter.event));
                 }
             }
@@ -210,10 +220,10 @@ impl Gateway {
         let Some(release) = self.releases.remove(&dead) else { return };
         let appended = release.appended;
         if refused.is_none() {
-            let decision = release.asked.map(|(_, decision)| decision);
+            let decision = release.asked.as_ref().map(|(_, decision, _)| *decision);
             self.outputs.push_back(Output::Notice(Notice::Decided { dead, decision, appended }));
         }
-        if let Some((reply_to, _)) = release.asked {
+        if let Some((reply_to, ..)) = release.asked {
             let outcome = refused.unwrap_or(Decided::Done { appended });
             self.outputs.push_back(Output::Decided { reply_to, outcome });
         }

@@ -15,6 +15,8 @@ pub struct Settings {
     pub strict_orders: bool,
     /// `store.remember_days`, in milliseconds of running time.
     pub remember_ms: u64,
+    /// `store.journal_days` is not 0: deliveries are written down.
+    pub journal: bool,
     /// `[board]`.
     pub board: BoardRules,
     /// `centre.dialect`.

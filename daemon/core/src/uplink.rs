@@ -275,7 +275,7 @@ impl Uplink {
     pub fn delivered(&mut self, now: u64, wall_ms: i64, producer: ProducerId, seq: Seq, outcome: Delivery, random: &mut Random) {
         match outcome {
             // True whichever handle says so: an older one may report until it is gone.
-            Delivery::Acknowledged => self.acknowledged(seq),
+            Delivery::Acknowledged { .. } => self.acknowledged(seq),
             Delivery::Failed { .. } if producer != self.producer && !self.is_being_replaced(producer) => {}
             Delivery::Failed { class, reason } => self.failed(now, wall_ms, seq, class, &reason, random),
         }

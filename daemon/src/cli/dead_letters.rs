@@ -3,6 +3,7 @@
 use super::ask::{field, get, post, show, table};
 use super::{AskArgs, DeadLettersCommand, DecideArgs, print};
 use anyhow::bail;
+use gateway::journal::BY_BYTES_MAX;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -48,10 +49,17 @@ async fn decide(args: &DecideArgs, decision: &str) -> anyhow::Result<()> {
         false => args.seqs.clone(),
     };
     for seq in seqs {
-        let done = post(&args.ask, &format!("/api/v1/dead-letters/{seq}"), &json!({"decision": decision})).await?;
+        let done = post(&args.ask, &format!("/api/v1/dead-letters/{seq}"), &json!({"decision": decision, "by": by()})).await?;
         show(&args.ask, &done, |done| format!("{decision} {seq}: {} queued\n", events(done["appended"].as_u64().unwrap_or(0))))?;
     }
     Ok(())
+}
+
+/// Whom the gateway writes down as who gave a command.
+pub(super) fn by() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let name: String = named.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(BY_BYTES_MAX).collect();
+    if name.is_empty() { "somebody".into() } else { name }
 }
 
 fn events(count: u64) -> String {

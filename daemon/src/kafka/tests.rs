@@ -152,7 +152,10 @@ fn send_all(up: &Up, orders: &[String]) {
         up.uplink.deliver(ProducerId(1), Seq(seq), &event(seq, order));
     }
     let outcomes = up.outcomes(orders.len());
-    assert!(outcomes.iter().all(|(_, _, outcome)| *outcome == Delivery::Acknowledged), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|(_, _, outcome)| matches!(outcome, Delivery::Acknowledged { partition: 0.., offset: 0.. })),
+        "{outcomes:?}"
+    );
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn after_a_failure_a_handle_takes_nothing_more_and_a_new_one_does() {
     up.renew(ProducerId(2));
     up.uplink.deliver(ProducerId(1), Seq(3), &event(3, "an older handle's"));
     up.uplink.deliver(ProducerId(2), Seq(1), &event(1, "order-1"));
-    assert_eq!(up.outcomes(1), [(ProducerId(2), Seq(1), Delivery::Acknowledged)]);
+    assert_eq!(up.outcomes(1), [(ProducerId(2), Seq(1), Delivery::Acknowledged { partition: 0, offset: 0 })]);
     up.uplink.stop(LIMIT);
 }
 
@@ -257,7 +260,7 @@ fn each_class_comes_back_as_the_table_says() {
         let (_, _, outcome) = up.outcomes(1).remove(0);
         up.uplink.stop(LIMIT);
         match outcome {
-            Delivery::Acknowledged => None,
+            Delivery::Acknowledged { .. } => None,
             Delivery::Failed { class, .. } => Some(class),
         }
     };
@@ -279,7 +282,7 @@ fn the_line_is_seen_to_fail_and_to_come_back_and_nothing_is_lost() {
     up.wait_for_line(false);
     up.uplink.deliver(ProducerId(1), Seq(1), &event(1, "order-1"));
     cluster.broker_up(1).unwrap();
-    assert_eq!(up.outcomes(1), [(ProducerId(1), Seq(1), Delivery::Acknowledged)]);
+    assert_eq!(up.outcomes(1), [(ProducerId(1), Seq(1), Delivery::Acknowledged { partition: 0, offset: 0 })]);
     up.wait_for_line(true);
     up.uplink.stop(LIMIT);
 }

@@ -12,6 +12,8 @@ const DEAD: u8 = b'D';
 const EPOCH: u8 = b'E';
 const HELD: u8 = b'H';
 const HELD_BY_SEQ: u8 = b'I';
+const DELIVERED: u8 = b'J';
+const COMMAND: u8 = b'K';
 const LOST: u8 = b'L';
 const IMPORTED: u8 = b'M';
 const PROGRESS: u8 = b'P';
@@ -111,6 +113,12 @@ pub(crate) fn epoch(ordinal: u64) -> Vec<u8> {
 pub(crate) fn imported(epoch: Epoch, first: Seq) -> Vec<u8> {
     numbered(IMPORTED, &[epoch.0, first.0])
 }
+pub(crate) fn delivered(upto: Seq) -> Vec<u8> {
+    numbered(DELIVERED, &[upto.0])
+}
+pub(crate) fn command(ordinal: u64) -> Vec<u8> {
+    numbered(COMMAND, &[ordinal])
+}
 pub(crate) fn lost(first: Seq) -> Vec<u8> {
     numbered(LOST, &[first.0])
 }
@@ -157,6 +165,12 @@ pub(crate) fn held_behind(dead: Seq) -> Range {
 pub(crate) fn all_imported() -> Range {
     Range::of(IMPORTED)
 }
+pub(crate) fn all_delivered() -> Range {
+    Range::of(DELIVERED)
+}
+pub(crate) fn all_commands() -> Range {
+    Range::of(COMMAND)
+}
 pub(crate) fn all_lost() -> Range {
     Range::of(LOST)
 }
@@ -189,6 +203,8 @@ pub(crate) enum Kind {
     Epoch(u64),
     Held(Seq, Seq),
     HeldBySeq(Seq),
+    Delivered(Seq),
+    Command(u64),
     Lost(Seq),
     Imported(Epoch, Seq),
     Progress,
@@ -220,6 +236,8 @@ impl Kind {
                 Kind::Held(Seq(dead), Seq(seq))
             }
             HELD_BY_SEQ => Kind::HeldBySeq(Seq(number(rest)?)),
+            DELIVERED => Kind::Delivered(Seq(number(rest)?)),
+            COMMAND => Kind::Command(number(rest)?),
             LOST => Kind::Lost(Seq(number(rest)?)),
             IMPORTED => {
                 let (epoch, first) = two_numbers(rest)?;

@@ -13,10 +13,12 @@
 //! E ordinal:8                                epoch:8 first:8: seqs from there on were given under it; 0: elsewhere
 //! H dead:8 seq:8                             postcard OrderEvent: held behind that dead letter
 //! I seq:8                                    dead:8: finds a held event by its own seq
+//! J upto:8                                   postcard: where the events above the mark before and up to this one went; see `value`
+//! K ordinal:8                                postcard Command: what a person did
 //! L first:8                                  last:8: these seqs were lost with a damaged store; the outbox has a gap there
 //! M epoch:8 first:8                          last:8: these seqs were imported
 //! P                                          progress:8: all at or below it is accounted for
-//! Q seq:8                                    sum:8 weight:4 postcard OrderEvent: the outbox
+//! Q seq:8                                    sum:8 weight:4 postcard OrderEvent: the outbox; at or below the progress, the journal
 //! R terminal 00 request                      postcard Remembered
 //! S terminal 00 session:8                    number:8 opened:8
 //! T partition:4 topic                        offset:8: the next one to read

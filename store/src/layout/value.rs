@@ -5,9 +5,10 @@ use crate::error::ReadError;
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, Name, Seq, Ticket};
 use gateway::io::{Counters, DeadLetter, Remembered};
+use gateway::journal::{Command, Mark, Sent};
 use gateway::order::{Payment, Projection, Status};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The format byte that every kind of record is at.
 pub(crate) const RECORD_FORMAT: u8 = 1;
@@ -112,6 +113,37 @@ pub(crate) fn encode_counters(counters: &Counters) -> Vec<u8> {
     encode(&[], counters)
 }
 pub(crate) fn counters(key: &[u8], value: &[u8]) -> Result<Counters, ReadError> {
+    decode(key, body(key, value)?)
+}
+/// A mark as it is stored: what lies close together is told apart by small numbers.
+#[derive(Serialize, Deserialize)]
+struct MarkRecord {
+    run_ms: u64,
+    /// The first delivery's time.
+    at_ms: i64,
+    /// Seqs back from the mark, partition, offset, milliseconds after `at_ms`.
+    sent: Vec<(u64, i32, i64, i64)>,
+}
+
+pub(crate) fn encode_mark(mark: &Mark) -> Vec<u8> {
+    let at_ms = mark.sent.first().map_or(0, |first| first.at_ms);
+    let near = |sent: &Sent| (mark.upto.0.saturating_sub(sent.seq.0), sent.partition, sent.offset, sent.at_ms.wrapping_sub(at_ms));
+    encode(&[], &MarkRecord { run_ms: mark.run_ms, at_ms, sent: mark.sent.iter().map(near).collect() })
+}
+pub(crate) fn mark(key: &[u8], upto: Seq, value: &[u8]) -> Result<Mark, ReadError> {
+    let MarkRecord { run_ms, at_ms, sent } = decode(key, body(key, value)?)?;
+    let far = |(back, partition, offset, after_ms): (u64, i32, i64, i64)| Sent {
+        seq: Seq(upto.0.saturating_sub(back)),
+        partition,
+        offset,
+        at_ms: at_ms.wrapping_add(after_ms),
+    };
+    Ok(Mark { upto, run_ms, sent: sent.into_iter().map(far).collect() })
+}
+pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
+    encode(&[], command)
+}
+pub(crate) fn command(key: &[u8], value: &[u8]) -> Result<Command, ReadError> {
     decode(key, body(key, value)?)
 }
 pub(crate) fn encode_probe() -> Vec<u8> {

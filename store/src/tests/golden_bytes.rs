@@ -4,6 +4,7 @@ use super::samples::{counters, dead_letter, event, name, order_id, partition, pr
 use crate::layout::{Identity, QueuedHead, key, value};
 use gateway::event::Clock;
 use gateway::ids::{Epoch, Seq, SessionId};
+use gateway::journal::{Command, Deed, Mark, Sent};
 use gateway::order::{Alarm, Payment, Source, Status};
 use gateway::request::EventType;
 
@@ -107,4 +108,37 @@ fn variants_are_stored_by_their_place() {
     assert_eq!(places(&[Source::House, Source::Centre]), [0, 1]);
     assert_eq!(places(&[Alarm::Cancelled, Alarm::PaymentFailed]), [0, 1]);
     assert_eq!(places(&[Clock::Synced, Clock::Unset]), [0, 1]);
+}
+
+#[test]
+fn journal_keys() {
+    assert_eq!(key::delivered(Seq(258)), b"J\0\0\0\0\0\0\x01\x02");
+    assert_eq!(key::command(258), b"K\0\0\0\0\0\0\x01\x02");
+}
+
+#[test]
+fn deliveries() {
+    let sent = |seq, partition, offset, at_ms| Sent { seq: Seq(seq), partition, offset, at_ms };
+    let mark =
+        Mark { upto: Seq(258), run_ms: 5_000, sent: vec![sent(256, 2, 1_000, 1_704_110_400_000), sent(258, 0, 7, 1_704_110_400_010)] };
+    let bytes = value::encode_mark(&mark);
+    assert_eq!(hex(&bytes), "0188278088a9ce9863020204d00f0000000e14");
+    assert_eq!(value::mark(&key::delivered(Seq(258)), Seq(258), &bytes).unwrap(), mark);
+}
+
+#[test]
+fn commands() {
+    let command = |deed| Command { at_ms: 1_704_110_400_000, run_ms: 5_000, by: "anna".into(), deed };
+    let pinned = [
+        (Deed::Retry { dead: Seq(7), order: order_id("o-1") }, "018088a9ce9863882704616e6e610007036f2d31"),
+        (Deed::Discard { dead: Seq(7), order: order_id("o-1") }, "018088a9ce9863882704616e6e610107036f2d31"),
+        (
+            Deed::Replay { from_ms: 1_704_110_400_000, to_ms: 1_704_110_401_000, order: None },
+            "018088a9ce9863882704616e6e61028088a9ce9863d097a9ce986300",
+        ),
+        (Deed::Replay { from_ms: 0, to_ms: 1, order: Some(order_id("o-1")) }, "018088a9ce9863882704616e6e6102000201036f2d31"),
+    ];
+    for (deed, bytes) in pinned {
+        assert_eq!(hex(&value::encode_command(&command(deed))), bytes);
+    }
 }

@@ -19,6 +19,7 @@ pub struct Memory {
     pub map: BTreeMap<Vec<u8>, Vec<u8>>,
     pub fault: Option<Fault>,
     pub commits: Vec<(Vec<Op>, Space)>,
+    pub short: bool,
     closed: bool,
 }
 
@@ -58,6 +59,10 @@ impl Read for Memory {
 }
 
 impl Disk for Memory {
+    fn is_short(&self) -> bool {
+        self.short
+    }
+
     fn commit(&mut self, ops: &[Op], space: Space) -> Result<(), CommitError> {
         self.check_open().map_err(|e| CommitError::Unclear(e.to_string()))?;
         let fault = self.fault.take();

@@ -1,6 +1,7 @@
 //! Tests of the store over memory and over sled.
 
 mod golden_bytes;
+mod journal;
 mod layout;
 mod memory;
 mod offline;

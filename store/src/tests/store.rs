@@ -407,7 +407,7 @@ impl Model {
                     self.orders.remove(&order);
                 }
             }
-            Change::Counters(_) | Change::Session(..) | Change::Epoch(_) => {}
+            Change::Counters(_) | Change::Session(..) | Change::Epoch(_) | Change::Journal(_) | Change::Command(_) => {}
         }
     }
 

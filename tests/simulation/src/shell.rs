@@ -263,14 +263,15 @@ impl World {
         let fate = self.fate_of(&batch);
         match fate {
             Fortune::Taken => {
+                let next = self.kafka.logs[EVENTS][partition].len();
                 self.append_events(partition, &batch)?;
-                for (seq, _) in batch {
-                    self.report_later(producer, partition, seq, Delivery::Acknowledged);
+                for (offset, (seq, _)) in (next..).zip(batch) {
+                    self.report_later(producer, partition, seq, acknowledged(partition, offset));
                 }
             }
             Fortune::Forgotten => {
                 for (seq, _) in batch {
-                    self.report_later(producer, partition, seq, Delivery::Acknowledged);
+                    self.report_later(producer, partition, seq, acknowledged(partition, 0));
                 }
             }
             Fortune::Refused { class, appended } => {
@@ -367,6 +368,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn acknowledged(partition: usize, offset: usize) -> Delivery {
+    let (partition, offset) = (i32::try_from(partition).expect("few"), i64::try_from(offset).expect("few"));
+    Delivery::Acknowledged { partition, offset }
 }
 
 /// What becomes of a batch.

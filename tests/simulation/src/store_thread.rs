@@ -5,6 +5,7 @@ use gateway::ids::{CommitId, LoadId, Name};
 use gateway::io::{Change, CommitFailure, Opened};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use store::journal::Keep;
 use store::{ApplyError, Store};
 
 /// What the writing thread does.
@@ -76,7 +77,8 @@ impl StoreThreads {
         if self.disk.platter().sync_on_open {
             self.disk.platter().sync();
         }
-        self.store = Some(store);
+        // So small that much is given up, and much expires.
+        self.store = Some(store.keeping(Keep { keep_ms: 60 * 60_000, bytes_max: 4_000 }));
         Ok(opened)
     }
 

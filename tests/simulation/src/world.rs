@@ -348,7 +348,7 @@ impl World {
         let decision = if self.dice.chance(700) { Decision::Retry } else { Decision::Discard };
         let reply_to = self.reply_to();
         self.model.deciding(reply_to, dead, decision);
-        self.feed(Input::Decide { reply_to, dead, decision })
+        self.feed(Input::Decide { reply_to, dead, decision, by: "somebody".into() })
     }
 
     /// What the core's clocks show.

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use gateway::dialect::Dialect;
 use gateway::ids::Seq;
 use gateway::io::{DeadLetter, Decided, Decision};
+use gateway::journal::BY_BYTES_MAX;
 use gateway::request::{Code, uuid_text};
 use gateway::time::rfc3339;
 use serde::Deserialize;
@@ -50,6 +51,27 @@ pub async fn show(
 #[serde(deny_unknown_fields)]
 struct Wish {
     decision: Word,
+    #[serde(default)]
+    by: By,
+}
+
+/// Who gives a command, as they say: what is written down of it.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub struct By(pub String);
+
+impl Default for By {
+    fn default() -> By {
+        By("somebody on this computer".into())
+    }
+}
+
+impl TryFrom<String> for By {
+    type Error = String;
+    fn try_from(by: String) -> Result<By, String> {
+        let fits = (1..=BY_BYTES_MAX).contains(&by.len()) && by.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if fits { Ok(By(by)) } else { Err(format!("by is a name of 1 to {BY_BYTES_MAX} printable ASCII characters")) }
+    }
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -82,7 +104,7 @@ pub async fn decide(
         Word::Retry => ("retry", Decision::Retry),
         Word::Discard => ("discard", Decision::Discard),
     };
-    match within(&app, app.handle.decide(seq, decision)).await? {
+    match within(&app, app.handle.decide(seq, decision, wish.by.0)).await? {
         Decided::Done { appended } => Ok(json(StatusCode::OK, &json!({"seq": seq.0, "decision": word, "appended": appended}))),
         Decided::Unknown => Err(unknown()),
         Decided::Busy => Err(Reply::unavailable("the outbox has not drained yet: decide again once Kafka has taken what is queued")),

@@ -156,7 +156,7 @@ impl ProducerContext for Context {
             Ok(message) => {
                 tracing::trace!(seq = ticket.seq.0, partition = message.partition(), offset = message.offset(), "acknowledged");
                 self.line.acknowledged();
-                Delivery::Acknowledged
+                Delivery::Acknowledged { partition: message.partition(), offset: message.offset() }
             }
             Err((error, _)) => {
                 self.broken.store(true, Ordering::Relaxed);

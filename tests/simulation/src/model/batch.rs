@@ -5,6 +5,7 @@ use crate::deed::Deed;
 use gateway::event::{Clock, OrderEvent};
 use gateway::ids::{CommitId, Name, OrderId, RequestKey, Seq, SessionId, Ticket};
 use gateway::io::{Change, Decision, Forgettable, Remembered};
+use gateway::journal::{self, Mark};
 use gateway::order::{Moment, Projection, Source};
 use gateway::time::Now;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +33,7 @@ struct Reading {
     counters: bool,
     statuses: u64,
     closings: u64,
+    forgets: Option<(Seq, Seq)>,
 }
 
 impl Model {
@@ -88,7 +90,16 @@ impl Model {
                 }
                 Ok(())
             }
-            Change::Forget { from, upto } => self.may_forget(*from, *upto),
+            Change::Forget { from, upto } => {
+                reading.forgets = Some((*from, *upto));
+                self.may_forget(*from, *upto)
+            }
+            Change::Journal(mark) => self.read_mark(now, mark, reading),
+            Change::Command(command) => {
+                let gave = matches!(command.deed, journal::Deed::Retry { dead, .. } | journal::Deed::Discard { dead, .. } if self.image.dead.contains_key(&dead));
+                ensure!(gave && command.by == "somebody", "{command:?} is journalled, and nobody gave it");
+                Ok(())
+            }
             Change::DeadLetter(seq, letter) => {
                 ensure!(self.is_stored(*seq, &letter.event), "dead letter {seq} was never stored");
                 Ok(())
@@ -114,6 +125,19 @@ impl Model {
             Change::Expire(what) => self.may_expire(now, what, reading),
             Change::Release(seq) => self.read_release(*seq, reading),
         }
+    }
+
+    /// What is journalled of deliveries is true, and of the events that this batch forgets.
+    fn read_mark(&self, now: Now, mark: &Mark, reading: &Reading) -> Check {
+        let Some((from, upto)) = reading.forgets else { return Err(Violation(format!("{mark:?} comes without forgetting"))) };
+        ensure!(mark.upto == upto && mark.run_ms == self.run_ms(now), "{mark:?} of {from} to {upto} after {} ms", self.run_ms(now));
+        for sent in &mark.sent {
+            let here = (from..=upto).contains(&sent.seq) && self.kafka.is_at(sent.seq, (sent.partition, sent.offset));
+            ensure!(here, "{sent:?} is journalled in {from} to {upto}, and was not acknowledged there");
+        }
+        let rising = mark.sent.is_sorted_by(|a, b| a.seq < b.seq);
+        ensure!(rising, "journalled twice or out of order: {mark:?}");
+        Ok(())
     }
 
     fn may_expire(&self, now: Now, what: &Forgettable, reading: &Reading) -> Check {

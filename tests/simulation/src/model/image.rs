@@ -70,6 +70,7 @@ impl Image {
                 self.progress = self.progress.max(*upto);
                 self.queued.retain(|seq, _| seq > upto);
             }
+            Change::Journal(_) | Change::Command(_) => {}
             Change::DeadLetter(seq, letter) => drop(self.dead.insert(*seq, letter.clone())),
             Change::Hold(seq, dead, event) => drop(self.held.insert((*dead, *seq), Arc::clone(event))),
             Change::Release(seq) => {

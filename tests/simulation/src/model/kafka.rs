@@ -12,12 +12,19 @@ pub struct KafkaFacts {
     taken: BTreeSet<Seq>,
     origins: BTreeSet<Seq>,
     last_first: HashMap<String, Seq>,
+    /// Where each event was acknowledged.
+    places: HashMap<Seq, BTreeSet<(i32, i64)>>,
 }
 
 impl KafkaFacts {
     /// Whether the event is in Kafka, under its first seq or under a later one.
     pub fn has_origin(&self, first: Seq) -> bool {
         self.origins.contains(&first)
+    }
+
+    /// Whether the event was acknowledged there.
+    pub fn is_at(&self, seq: Seq, place: (i32, i64)) -> bool {
+        self.places.get(&seq).is_some_and(|places| places.contains(&place))
     }
 
     /// Whether the event is in Kafka.
@@ -62,8 +69,9 @@ impl Model {
     /// # Errors
     /// It reports what is not so: the simulated Kafka is at fault.
     pub fn reported(&mut self, seq: Seq, outcome: &Delivery) -> Check {
-        if *outcome == Delivery::Acknowledged {
+        if let Delivery::Acknowledged { partition, offset } = *outcome {
             ensure!(self.kafka.has(seq), "lost: {seq} was acknowledged and is not in Kafka");
+            self.kafka.places.entry(seq).or_default().insert((partition, offset));
             let image = &self.image;
             if let Some(life) = &mut self.life {
                 life.acknowledged.insert(seq);

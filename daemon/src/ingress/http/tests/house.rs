@@ -120,7 +120,7 @@ impl Memory {
             Call::ListDeadLetters { after, letters_max, reply } => {
                 drop(reply.send(self.dead.iter().filter(|(seq, ..)| *seq > after).take(letters_max).cloned().collect()));
             }
-            Call::Decide { dead, decision, reply } => drop(reply.send(self.bury(dead, decision))),
+            Call::Decide { dead, decision, reply, by: _ } => drop(reply.send(self.bury(dead, decision))),
             Call::OpenSession { .. } | Call::FindSession { .. } | Call::Configure { .. } => panic!("HTTP has no use for it"),
         }
     }
