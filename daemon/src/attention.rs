@@ -10,6 +10,8 @@ pub enum Subject {
     Config,
     /// Certificates that expire.
     Certificates,
+    /// A disk that is full, stalls or fails.
+    Disk,
 }
 
 /// The sentences. Cheap to clone; clones share them.

@@ -1,7 +1,9 @@
 //! The one loop that orders events: inputs go into the core, its outputs are carried out. It never blocks: disk, Kafka and terminals
 //! have threads and tasks of their own, with queues of known length.
 
+use crate::attention::Attention;
 use crate::clock::Clock;
+use crate::disk_state::{DiskState, DiskWatch};
 use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, State};
 use crate::kafka::{Delivered, SignOfLife, Uplink, UplinkReport};
 use crate::metrics::Metrics;
@@ -18,7 +20,7 @@ use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{ApplyError, CommitCost, NotTaken, StoreReport, StoreThread};
+use store::{ApplyError, CommitCost, CommitError, NotTaken, StoreReport, StoreThread};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,7 @@ pub struct Parts {
     pub statuses: mpsc::Receiver<Record>,
     pub metrics: Metrics,
     pub sign_of_life: Option<SignOfLife>,
+    pub attention: Attention,
 }
 
 struct Waiting {
@@ -78,6 +81,7 @@ pub struct EventLoop {
     changes: broadcast::Sender<Arc<Projection>>,
     state: watch::Sender<Arc<State>>,
     retries: u64,
+    disk: DiskWatch,
     /// What the sign of life said last.
     told: String,
     /// The store's threads are gone: only a new process has new ones.
@@ -106,7 +110,7 @@ struct Rim {
 impl EventLoop {
     /// A loop over a freshly opened store, and the rim's end of it.
     pub fn new(parts: Parts) -> (EventLoop, Handle) {
-        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life } = parts;
+        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, attention } = parts;
         let boot = Boot { gateway: settings.gateway.to_string(), epoch };
         let gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
         let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
@@ -128,6 +132,7 @@ impl EventLoop {
             changes,
             state,
             retries: 0,
+            disk: DiskWatch::new(attention),
             told: String::new(),
             store_lost: false,
             store_damaged: false,
@@ -311,9 +316,12 @@ impl EventLoop {
         let now = self.rim.clock.now();
         match report {
             StoreReport::Applied { commit, result } => self.applied(commit, result),
-            StoreReport::Reopened(Ok(opened)) => self.gateway.handle(now, Input::Reopened(opened)),
+            StoreReport::Reopened(Ok(opened)) => {
+                self.disk.opened();
+                self.gateway.handle(now, Input::Reopened(opened));
+            }
             StoreReport::Reopened(Err(error)) => {
-                tracing::error!(error = chain(&error), "the store could not be opened again; trying on");
+                self.disk.failed(&error, &chain(&error));
                 self.store_damaged |= error.is_damage();
                 self.gateway.handle(now, Input::ReopenFailed);
             }
@@ -356,7 +364,8 @@ impl EventLoop {
                         why,
                         "the store refuses what the gateway would write: nothing was written; report it with this line"
                     ),
-                    ApplyError::Commit(_) => tracing::error!(error = chain(&error), "a commit failed"),
+                    ApplyError::Commit(CommitError::NoSpace(reason)) => self.disk.no_room(reason),
+                    ApplyError::Commit(CommitError::Unclear(_)) => tracing::error!(error = chain(&error), "a commit failed"),
                 }
                 Input::StoreFailed { commit, failure: error.failure() }
             }
@@ -433,7 +442,11 @@ impl EventLoop {
         metrics.journal(self.rim.store.journal_usage());
         let kafka_up = self.kafka_up();
         metrics.kafka_up(kafka_up);
-        let state = State { accepting: gauges.accepting, gauges, kafka_up };
+        let busy = self.rim.store.busy_for();
+        let disk = self.disk.look(busy);
+        let accepting = gauges.accepting && disk == DiskState::Well;
+        metrics.disk(disk == DiskState::Well, busy.unwrap_or_default(), accepting);
+        let state = State { accepting, gauges, kafka_up, disk };
         self.tell_centre(&state);
         self.state.send_replace(Arc::new(state));
         self.tell_systemd();

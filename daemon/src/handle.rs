@@ -1,5 +1,6 @@
 //! What the rim holds of the event loop: submit, look, listen. Cheap to clone.
 
+use crate::disk_state::DiskState;
 use gateway::Gauges;
 use gateway::board::Board;
 use gateway::ids::{Name, OrderId, Seq, SessionId};
@@ -56,6 +57,8 @@ pub struct State {
     pub kafka_up: bool,
     /// The store is open and new orders are taken.
     pub accepting: bool,
+    /// How the disk is.
+    pub disk: DiskState,
 }
 
 /// The rim's end of the event loop.
@@ -76,9 +79,9 @@ impl Handle {
         decision.unwrap_or_else(|| Answer::rejected(Some(id), Code::Busy, "the gateway is stopping", Some(2_000)))
     }
 
-    /// The event loop has ended: nothing is taken any more.
-    pub fn is_ended(&self) -> bool {
-        self.calls.is_closed()
+    /// The event loop has ended, or the store is not open: nothing is taken, however slowly it comes.
+    pub fn is_away(&self) -> bool {
+        self.calls.is_closed() || self.state.borrow().disk == DiskState::Failing
     }
 
     /// As [`Handle::submit`], for who must tell *not stored* from *not known*: `None` if the gateway ended before it decided.

@@ -7,6 +7,7 @@ mod clock;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod disk_state;
 mod display;
 mod event_loop;
 mod handle;

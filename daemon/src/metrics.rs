@@ -106,6 +106,9 @@ struct Inner {
     certificate_days: Family<OfCertificate, Gauge>,
     journal_events: Gauge,
     store_sync_seconds: Histogram,
+    store_up: Gauge,
+    store_busy_seconds: Gauge<f64, AtomicU64>,
+    accepting: Gauge,
     kafka_up: Gauge,
     consumer_lag: Family<OfPartition, Gauge>,
     terminals_online: Gauge,
@@ -264,6 +267,9 @@ impl Metrics {
             certificate_days: Family::default(),
             journal_events: Gauge::default(),
             store_sync_seconds: seconds(),
+            store_up: Gauge::default(),
+            store_busy_seconds: Gauge::default(),
+            accepting: Gauge::default(),
             kafka_up: Gauge::default(),
             consumer_lag: Family::default(),
             terminals_online: Gauge::default(),
@@ -321,6 +327,13 @@ impl Metrics {
     /// A commit's disk sync took so long.
     pub fn synced(&self, took: Duration) {
         self.0.store_sync_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How the disk is, for how long the call that is running has been running, and whether new orders are taken.
+    pub fn disk(&self, is_well: bool, busy: Duration, accepting: bool) {
+        self.0.store_up.set(i64::from(is_well));
+        self.0.store_busy_seconds.set(busy.as_secs_f64());
+        self.0.accepting.set(i64::from(accepting));
     }
 
     /// How full the core is.
@@ -454,6 +467,9 @@ impl Inner {
         r.register("dead_letters", "Events that Kafka can never take and that wait for a person", self.dead_letters.clone());
         r.register("damaged_stores", "Damaged stores that were moved aside and are kept", self.damaged_stores.clone());
         r.register("certificate_days", "Days until the certificate expires that a key of the config names", self.certificate_days.clone());
+        r.register("store_up", "1 while the store is open and its disk answers", self.store_up.clone());
+        r.register("store_busy_seconds", "For how long the store call that is running has been running", self.store_busy_seconds.clone());
+        r.register("accepting", "1 while new orders are taken", self.accepting.clone());
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());
@@ -531,6 +547,9 @@ mod tests {
             "dumbwaiter_outbox_oldest_seconds",
             "dumbwaiter_dead_letters",
             "dumbwaiter_store_sync_seconds_count",
+            "dumbwaiter_store_up",
+            "dumbwaiter_store_busy_seconds",
+            "dumbwaiter_accepting",
             "dumbwaiter_disk_written_bytes_total",
             "dumbwaiter_kafka_up",
             r#"dumbwaiter_kafka_consumer_lag{topic="order-status",partition="2"}"#,

@@ -61,13 +61,25 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         show_lag(&metrics, downlink.lags());
     }
     let queued = opened.next_seq.0.saturating_sub(opened.progress.0 + 1);
-    let parts =
-        Parts { settings, opened, epoch, seed: random()?, clock, store, uplink, reports, statuses, metrics: metrics.clone(), sign_of_life };
+    let attention = Attention::default();
+    let parts = Parts {
+        settings,
+        opened,
+        epoch,
+        seed: random()?,
+        clock,
+        store,
+        uplink,
+        reports,
+        statuses,
+        metrics: metrics.clone(),
+        sign_of_life,
+        attention: attention.clone(),
+    };
     let (event_loop, handle) = EventLoop::new(parts);
 
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
-    let attention = Attention::default();
     let mqtt = tasks.spawn_ingress(&config, (listener, damaged), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));

@@ -33,6 +33,11 @@ impl Default for Room {
     }
 }
 
+/// Nothing new is stored while fewer files than this can be made: sled writes each of its snapshots as a new file.
+const FILES_TO_ADMIT: u64 = 8;
+/// To open and to drain, which the ballast's own inode is enough for.
+const FILES_TO_DRAIN: u64 = 1;
+
 /// A data folder that this process has for itself until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -57,7 +62,10 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: lock_path, holder: holder(&mut lock) }),
             Err(TryLockError::Error(e)) => return Err(refuse(&lock_path, &e)),
         }
-        write_holder(&mut lock).map_err(|e| refuse(&lock_path, &e))?;
+        // The name is for people; a disk that is full to the last byte is opened all the same.
+        if let Err(error) = write_holder(&mut lock) {
+            tracing::warn!(path = %lock_path.display(), %error, "the process's id cannot be written down");
+        }
         Ok(Folder { path: path.to_owned(), room, _lock: lock })
     }
 
@@ -87,24 +95,20 @@ impl Folder {
         self.path.join("ballast")
     }
 
-    /// Bytes that this process may still use.
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        free_bytes(&self.path)
-    }
-
     /// Whether there is room to admit something new; if not, says how much is missing.
     pub fn room_to_admit(&self) -> io::Result<Result<(), String>> {
-        Ok(enough(self.free_bytes()?, self.room.floor_bytes))
+        Ok(Free::at(&self.path)?.enough(self.room.floor_bytes, FILES_TO_ADMIT))
     }
 
     /// Whether less than twice the floor is free.
     pub fn is_short(&self) -> bool {
-        self.free_bytes().is_ok_and(|free| free < self.room.floor_bytes.saturating_mul(2))
+        free_bytes(&self.path).is_ok_and(|free| free < self.room.floor_bytes.saturating_mul(2))
     }
 
     /// Whether there is room to open or to drain. Gives the ballast up if that is what it takes.
     pub fn room_to_drain(&self) -> io::Result<Result<(), String>> {
-        if self.free_bytes()? >= self.room.reserve_bytes {
+        let enough = || Ok(Free::at(&self.path)?.enough(self.room.reserve_bytes, FILES_TO_DRAIN));
+        if enough()?.is_ok() {
             return Ok(Ok(()));
         }
         match fs::remove_file(self.ballast()) {
@@ -114,7 +118,7 @@ impl Folder {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        Ok(enough(self.free_bytes()?, self.room.reserve_bytes))
+        enough()
     }
 
     /// Puts the ballast back once there is room for it above the floor.
@@ -124,7 +128,7 @@ impl Folder {
         if wanted == 0 || fs::metadata(&path).is_ok_and(|m| m.len() == wanted) {
             return Ok(());
         }
-        if self.free_bytes()? < self.room.floor_bytes.saturating_add(wanted) {
+        if Free::at(&self.path)?.enough(self.room.floor_bytes.saturating_add(wanted), FILES_TO_ADMIT + 1).is_err() {
             return Ok(());
         }
         let mut file = File::create(&path)?;
@@ -178,14 +182,33 @@ fn without_barriers<'m>(mountinfo: &'m str, device: &str) -> Option<&'m str> {
     mount.rsplit(' ').next()?.split(',').find(|option| matches!(*option, "nobarrier" | "barrier=0"))
 }
 
-fn enough(free_bytes: u64, needed_bytes: u64) -> Result<(), String> {
-    if free_bytes >= needed_bytes { Ok(()) } else { Err(format!("{free_bytes} bytes are free, {needed_bytes} are needed")) }
+/// What this process may still use on a file system.
+struct Free {
+    bytes: u64,
+    /// `None`: this file system does not count them.
+    files: Option<u64>,
+}
+
+impl Free {
+    fn at(path: &Path) -> io::Result<Free> {
+        let StatVfs { f_bavail, f_frsize, f_files, f_favail, .. } = rustix::fs::statvfs(path)?;
+        Ok(Free { bytes: f_bavail.saturating_mul(f_frsize), files: (f_files > 0).then_some(f_favail) })
+    }
+
+    fn enough(&self, needed_bytes: u64, needed_files: u64) -> Result<(), String> {
+        if self.bytes < needed_bytes {
+            return Err(format!("{} bytes are free, {needed_bytes} are needed", self.bytes));
+        }
+        match self.files {
+            Some(files) if files < needed_files => Err(format!("{files} more files can be made (inodes), {needed_files} are needed")),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Bytes that this process may still use on the file system of `path`.
 pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let StatVfs { f_bavail, f_frsize, .. } = rustix::fs::statvfs(path)?;
-    Ok(f_bavail.saturating_mul(f_frsize))
+    Ok(Free::at(path)?.bytes)
 }
 
 /// Makes a folder's entries durable.

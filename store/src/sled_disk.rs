@@ -13,7 +13,7 @@ use crate::folder::{Folder, Room, sync_folder};
 use crate::layout::{key, value};
 use crate::reads;
 use crate::store::identity;
-use rustix::fs::{Timespec, Timestamps};
+use rustix::fs::{Advice, Timespec, Timestamps};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -154,8 +154,7 @@ impl SledDisk {
     fn close(&mut self) {
         self.file = None;
         let db = self.reader.slot().write().unwrap_or_else(PoisonError::into_inner).take();
-        // On a broken disk sled's last sync panics while it is dropped; it is on its way out all the same.
-        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+        if !let_go(db) {
             tracing::error!(path = %self.folder.path().display(), "closing the broken store failed too");
         }
     }
@@ -168,25 +167,30 @@ impl SledDisk {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             Ok(()) | Err(_) => {}
         }
-        drop(open_sled(&new)?);
+        let_go(Some(open_sled(&new)?));
         sync_files(&new).map_err(failed)?;
         fs::rename(&new, &path).map_err(failed)?;
         self.folder.sync().map_err(failed)
     }
 
-    /// Opens an existing database, and sees to it that all its files are durable.
+    /// Opens an existing database, and sees to it that all its files are durable. Where that fails the disk is closed.
     fn open_existing(&mut self) -> Result<(), OpenError> {
+        self.open_files().inspect_err(|_| self.close())
+    }
+
+    fn open_files(&mut self) -> Result<(), OpenError> {
         let path = self.folder.store();
         let failed = |e: io::Error| open_error(&path, &sled::Error::Io(e));
         remove_half_snapshots(&path).map_err(failed)?;
         check_conf(&path)?;
-        let db = open_sled(&path)?;
         let file = OpenOptions::new().read(true).write(true).open(path.join("db")).map_err(failed)?;
+        read_from_disk(&file).map_err(failed)?;
+        let db = open_sled(&path)?;
+        *self.reader.slot().write().unwrap_or_else(PoisonError::into_inner) = Some(db);
         sync_files(&path).map_err(failed)?;
         self.folder.sync().map_err(failed)?;
         self.file_len = file.metadata().map_err(failed)?.len();
         self.file = Some(file);
-        *self.reader.slot().write().unwrap_or_else(PoisonError::into_inner) = Some(db);
         Ok(())
     }
 
@@ -453,6 +457,11 @@ fn open_sled(path: &Path) -> Result<sled::Db, OpenError> {
     }
 }
 
+/// On a broken disk sled's last sync panics while it is dropped; it is on its way out all the same. Whether it went in peace.
+fn let_go(db: Option<sled::Db>) -> bool {
+    catch_unwind(AssertUnwindSafe(|| drop(db))).is_ok()
+}
+
 fn is_locked(e: &sled::Error) -> bool {
     matches!(e, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
 }
@@ -475,6 +484,13 @@ fn sync_files(path: &Path) -> io::Result<()> {
     }
     sync_folder(&path.join("blobs"))?;
     sync_folder(path)
+}
+
+/// Lets go of what the system holds of a file in memory. After a failed sync Linux counts the bytes that it could not write as written:
+/// read from memory they would look durable, and a power cut would take them.
+fn read_from_disk(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 /// Removes what sled leaves when it dies while it writes a snapshot: the next opening makes a new one from the log, but fails on these

@@ -160,17 +160,19 @@ def password(user):
 
 
 class Gateway(Part):
-    """The daemon over a data folder of its own, on a free port. `config` is TOML beside [gateway], [store], [http] and [log]."""
+    """The daemon over a data folder of its own, on a free port. `config` is TOML beside [gateway], [store], [http] and [log]; `data` another folder,
+    and `store` more keys of [store]."""
 
-    def __init__(self, config="", gateway="store-042", restaurant="restaurant-789"):
+    def __init__(self, config="", gateway="store-042", restaurant="restaurant-789", data=None, store=""):
         self._scratch = tempfile.TemporaryDirectory(prefix="dumbwaiter-")
         self.folder = pathlib.Path(self._scratch.name)
         self.gateway = gateway
+        self.data = pathlib.Path(data or self.folder / "data")
         self.port = free_port()
         self.config = self.folder / "dumbwaiter.toml"
         self.config.write_text(
             f'[gateway]\nid = "{gateway}"\nrestaurant_ids = ["{restaurant}"]\n'
-            f'[store]\ndata_dir = "{self.folder}/data"\n'
+            f'[store]\ndata_dir = "{self.data}"\n{store}\n'
             f'[http]\nlisten = "127.0.0.1:{self.port}"\n'
             f'[log]\nformat = "json"\n{config}\n'
         )

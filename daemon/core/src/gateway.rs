@@ -417,6 +417,12 @@ impl Gateway {
     fn submit(&mut self, now: Now, reply_to: ReplyTo, submission: Submission) {
         let request = &submission.request;
         let key = RequestKey { terminal: submission.terminal.clone(), request_id: request.id.clone() };
+        if self.store != StoreState::Open && self.reopen_backoff_ms > REOPEN_BACKOFF_MS.0 {
+            // What is in flight waits for the disk's word; whoever comes now need not.
+            let answer =
+                Answer::rejected(Some(request.id.clone()), Code::Busy, "the disk fails; the store is not open", Some(FULL_RETRY_MS));
+            return self.answer(reply_to, answer);
+        }
         let limits = &self.settings.limits;
         let refusal = match self.flights.join(&key, request.body_hash, reply_to, limits.waiters_max) {
             Some(Ok(())) => return,

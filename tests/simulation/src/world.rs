@@ -626,6 +626,10 @@ impl World {
                 let found = self.found_on_disk(opened)?;
                 self.model.reopened(opened, &found)?;
             }
+            Input::ReopenFailed => {
+                self.model.reopen_failed();
+                return Ok(false);
+            }
             Input::Delivered { seq, outcome, .. } => {
                 self.model.reported(*seq, outcome)?;
                 return Ok(false);

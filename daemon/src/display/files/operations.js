@@ -35,8 +35,11 @@
   }
 
   function verdict(state) {
+    if (state.disk !== "well") {
+      return state.disk === "stalled" ? "The disk does not answer: terminals wait." : "The disk fails: no orders are taken. See the log.";
+    }
     if (!state.accepting) {
-      return "No new orders are taken: the store is full or not open.";
+      return "No new orders are taken: the store is full.";
     }
     if (state.kafka !== "up") {
       return "The line to Kafka is down. Orders are taken and kept: " + state.queued + " are waiting.";

@@ -133,7 +133,7 @@ pub async fn health(State(app): State<Arc<App>>, Extension(peer): Extension<Peer
     let mut body = json!({
         "status": health_word(&state), "service": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
         "kafka": kafka_word(&state), "queued": state.gauges.queued, "oldestQueuedMs": oldest_queued_ms(&state),
-        "damagedStores": app.settings.damaged.len(),
+        "disk": state.disk.word(), "damagedStores": app.settings.damaged.len(),
     });
     if let Some(mqtt) = &app.settings.mqtt {
         body["mqtt"] = mqtt.word().into();
@@ -186,7 +186,7 @@ fn state_json(state: &GatewayState, damaged: &[store::Aside]) -> Value {
     let damaged: Vec<_> = damaged.iter().map(|store| format!("{}: {}", store.path.display(), store.account)).collect();
     json!({
         "status": health_word(state), "version": env!("CARGO_PKG_VERSION"), "accepting": state.accepting, "kafka": kafka_word(state),
-        "queued": gauges.queued, "queuedBytes": gauges.queued_bytes, "oldestQueuedMs": oldest_queued_ms(state),
+        "disk": state.disk.word(), "queued": gauges.queued, "queuedBytes": gauges.queued_bytes, "oldestQueuedMs": oldest_queued_ms(state),
         "deadLetters": gauges.dead_letters, "openOrders": gauges.open_orders, "requestsInFlight": gauges.requests_in_flight,
         "statusesInFlight": gauges.statuses_in_flight, "windowEvents": gauges.window_events, "retries": gauges.retries,
         "lastSeq": gauges.last_seq, "damagedStores": damaged,

@@ -194,7 +194,7 @@ async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Reply> {
 async fn decide(app: &App, submission: Submission) -> Reply {
     match timeout(app.settings.limits.answer_time, app.handle.submit(Ingress::Http, submission)).await {
         // The client is not too fast, which 429 would say.
-        Ok(Answer::Rejected(rejected)) if rejected.code == Code::Busy && app.handle.is_ended() => {
+        Ok(Answer::Rejected(rejected)) if rejected.code == Code::Busy && app.handle.is_away() => {
             Reply { status: StatusCode::SERVICE_UNAVAILABLE, answer: Answer::Rejected(rejected) }
         }
         Ok(answer) => Reply::of(answer),

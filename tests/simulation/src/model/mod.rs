@@ -110,6 +110,8 @@ struct Life {
     producer_up: bool,
     with_producer: BTreeSet<Seq>,
     no_space_at: Option<u64>,
+    /// It was tried to open the store again, in vain.
+    closed: bool,
     pending: Option<Pending>,
     tickets: tickets::Tickets,
 }
@@ -244,6 +246,7 @@ impl Model {
             producer_up: false,
             with_producer: BTreeSet::new(),
             no_space_at: None,
+            closed: false,
             pending: None,
             tickets: tickets::Tickets::at(&self.image),
         });
@@ -339,7 +342,9 @@ impl Model {
         let limits = self.settings.limits.clone();
         let key = RequestKey { terminal: submission.terminal.clone(), request_id: submission.request.id.clone() };
         let life = self.life_mut();
-        if let Some(flight) = life.flights.get_mut(&key) {
+        if life.closed {
+            life.refused.insert(reply_to, Code::Busy);
+        } else if let Some(flight) = life.flights.get_mut(&key) {
             if flight.submission.request.body_hash != submission.request.body_hash {
                 life.refused.insert(reply_to, Code::Conflict);
             } else if flight.waiters.len() >= limits.waiters_max {
@@ -588,11 +593,17 @@ impl Model {
             Work::Request(..) => false,
             Work::Status(at, offset) => image.offsets.get(at).is_some_and(|next| offset < next),
         });
+        life.closed = false;
         life.finish(done);
         life.put_back(again);
         life.account(image);
         life.tickets = tickets::Tickets::at(image);
         Ok(())
+    }
+
+    /// The store could not be opened again.
+    pub fn reopen_failed(&mut self) {
+        self.life_mut().closed = true;
     }
 
     /// A record of a status topic is about to be handed in. `told` is `None` for one that must change nothing.

@@ -86,7 +86,7 @@ impl Loop {
     pub async fn end(&self) {
         self.task.abort();
         soon("the event loop ends", async {
-            while !self.handle.is_ended() {
+            while !self.handle.is_away() {
                 tokio::task::yield_now().await;
             }
         })

@@ -80,7 +80,7 @@ async fn a_stranger_sees_the_customers_board_and_health_and_nothing_else() {
 async fn health_and_readiness_do_not_depend_on_kafka() {
     let mut house = House::open(Limits::default()).await;
     let gauges = Gauges { queued: 7, oldest_queued_ms: Some(1_000), ..Gauges::default() };
-    house.inside.state.send_replace(Arc::new(State { accepting: true, kafka_up: false, gauges }));
+    house.inside.state.send_replace(Arc::new(State { accepting: true, kafka_up: false, gauges, ..State::default() }));
     let health = house.get("/health").await.json();
     assert_eq!((&health["status"], &health["kafka"], &health["queued"]), (&json!("healthy"), &json!("down"), &json!(7)));
     assert_eq!((&health["service"], &health["version"]), (&json!("dumbwaiter"), &json!(env!("CARGO_PKG_VERSION"))));
