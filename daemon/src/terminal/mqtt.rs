@@ -180,7 +180,7 @@ impl Till {
             Channel::Status(Some((_, order))) => {
                 let status = serde_json::from_slice::<Value>(&publish.payload).ok();
                 match status.as_ref().and_then(|s| s.get("status")?.as_str()) {
-                    Some(status) => self.tell(TerminalEvent::Status { order_id: order.into(), status: status.into() }).await,
+                    Some(status) => self.tell(TerminalEvent::Status { order_id: order.to_string(), status: status.into() }).await,
                     // Empty: the order has ended, and its last status came before.
                     None => Ok(()),
                 }

@@ -77,7 +77,9 @@ fn named(kind: u8, name: &str) -> Vec<u8> {
 }
 
 fn of_terminal(kind: u8, terminal: &Name, rest: &[u8]) -> Vec<u8> {
-    let mut key = named(kind, terminal.as_str());
+    let mut key = Vec::with_capacity(2 + terminal.as_str().len() + rest.len());
+    key.push(kind);
+    key.extend_from_slice(terminal.as_str().as_bytes());
     key.push(0);
     key.extend_from_slice(rest);
     key
