@@ -244,8 +244,7 @@ fn order(seq: u64) -> [Change; 3] {
         station: "oven".into(),
         status: Status::Created,
     };
-    let mut projection =
-        Projection::new(order_id(seq), &serde_json::Map::new(), (1..4).map(line).collect(), 0, Moment { wall_ms: 0, run_ms: seq });
+    let mut projection = Projection::new(order_id(seq), |_| None, (1..4).map(line).collect(), 0, Moment { wall_ms: 0, run_ms: seq });
     projection.ticket = Some(Ticket(42));
     // Most orders of a long queue are long off the board.
     projection.open = seq.is_multiple_of(50);

@@ -48,7 +48,7 @@ fn order(seq: u64) -> Vec<Change> {
     };
     let remembered =
         Remembered { body_hash: [0; 16], order_id: order_id(seq), event_id: [1; 16], ticket: None, seq: Seq(seq), stored_run_ms: 0 };
-    let projection = Projection::new(order_id(seq), &serde_json::Map::new(), vec![], 0, Moment { wall_ms: 0, run_ms: 0 });
+    let projection = Projection::new(order_id(seq), |_| None, vec![], 0, Moment { wall_ms: 0, run_ms: 0 });
     vec![
         Change::Enqueue(Seq(seq), Arc::new(event)),
         Change::Remember(request(seq), remembered),

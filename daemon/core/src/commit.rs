@@ -4,14 +4,16 @@ use crate::admission::Flight;
 use crate::event::OrderEvent;
 use crate::gateway::{FULL_RETRY_MS, Gateway, StoreState};
 use crate::ids::{CommitId, OrderId, ReplyTo, RequestKey, Seq, Ticket};
-use crate::io::{Change, CommitFailure, Decided, Forgettable, Output, PartitionName, Remembered};
+use crate::io::{Change, CommitFailure, Decided, Forgettable, Output, PartitionName, Remembered, Submission};
 use crate::json;
 use crate::order::{Effect, Projection, Source};
 use crate::release::Released;
 use crate::request::{Answer, Code, EventType, Stored};
+use crate::settings::Settings;
 use crate::time::{Now, rfc3339};
 use crate::uplink::Burial;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Forgetting waits so long for a commit to ride on.
@@ -231,11 +233,14 @@ impl Gateway {
         flight.attempted = true;
         let (submission, order_id) = (&flight.submission, flight.order_id.clone());
         let request = &submission.request;
-        let data = filled_data(&self.settings, submission, ticket, occurred_at_ms);
+        let own = own_fields(&self.settings, submission, ticket, occurred_at_ms);
+        // What the terminal gave stands; it cannot give what only the gateway knows.
+        let mut data: BTreeMap<&str, &Value> = own.iter().map(|(field, value)| (*field, value)).collect();
+        data.extend(request.data.iter().map(|(field, value)| (field.as_str(), value)));
 
         let projection = match &request.effect {
             Effect::Create { lines, lines_omitted, .. } => {
-                let mut order = Projection::new(order_id.clone(), &data, lines.clone(), *lines_omitted, moment);
+                let mut order = Projection::new(order_id.clone(), |field| data.get(field).copied(), lines.clone(), *lines_omitted, moment);
                 order.ticket = ticket;
                 order.terminal = Some(submission.terminal.clone());
                 order.maybe_stored = submission.maybe_stored;
@@ -494,28 +499,18 @@ fn draft_projection(draft: &mut Draft, order: Projection) {
     draft.commit.projections.push(order);
 }
 
-/// The event's `data`: what the terminal gave, and the fields that are the gateway's to fill.
-fn filled_data(
-    settings: &crate::settings::Settings,
-    submission: &crate::io::Submission,
-    ticket: Option<Ticket>,
-    at_ms: i64,
-) -> json::Object {
-    let request = &submission.request;
-    let mut data = request.data.clone();
-    if request.event_type == EventType::Created {
-        data.entry("createdAt").or_insert_with(|| Value::String(rfc3339(at_ms)));
-        if let Some(id) = settings.restaurant_ids.first() {
-            data.entry("restaurantId").or_insert_with(|| Value::String(id.clone()));
-        }
-        if let Effect::Create { total_if_missing: Some(total), .. } = &request.effect {
-            data.entry("totalPrice").or_insert_with(|| total.clone());
+/// The fields of the event's `data` that are the gateway's to fill.
+fn own_fields(settings: &Settings, submission: &Submission, ticket: Option<Ticket>, at_ms: i64) -> Vec<(&'static str, Value)> {
+    let mut fields = Vec::with_capacity(6);
+    if submission.request.event_type == EventType::Created {
+        fields.push(("createdAt", Value::String(rfc3339(at_ms))));
+        fields.extend(settings.restaurant_ids.first().map(|id| ("restaurantId", Value::String(id.clone()))));
+        if let Effect::Create { total_if_missing: Some(total), .. } = &submission.request.effect {
+            fields.push(("totalPrice", total.clone()));
         }
     }
-    data.insert("terminalId".into(), json!(submission.terminal.as_str()));
-    data.insert("gatewayId".into(), json!(settings.gateway.as_str()));
-    if let Some(ticket) = ticket {
-        data.insert("ticket".into(), json!(ticket.0));
-    }
-    data
+    fields.push(("terminalId", json!(submission.terminal.as_str())));
+    fields.push(("gatewayId", json!(settings.gateway.as_str())));
+    fields.extend(ticket.map(|ticket| ("ticket", json!(ticket.0))));
+    fields
 }

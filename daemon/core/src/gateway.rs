@@ -581,7 +581,8 @@ impl Gateway {
                 told.then_some(order)
             }
             (None, Effect::Create { lines, lines_omitted, .. }) if entry.ours => {
-                let mut order = Projection::new(incoming.order_id.clone(), &incoming.data, lines.clone(), *lines_omitted, moment);
+                let mut order =
+                    Projection::new(incoming.order_id.clone(), |field| incoming.data.get(field), lines.clone(), *lines_omitted, moment);
                 let number = self.open.reserve_ticket(now.wall);
                 order.ticket = Some(number);
                 *ticket = Some(number);

@@ -1,5 +1,6 @@
 //! JSON that keeps what it was given: sorted keys, and each number as the text that it came as (never a binary float).
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// A JSON object. Its keys are sorted, so that its text is one.
@@ -17,8 +18,8 @@ pub fn object(bytes: &[u8]) -> Result<Object, String> {
     }
 }
 
-/// Compact text of an object.
-pub fn text(object: &Object) -> String {
-    // A map of strings and JSON values has no way to fail: no foreign `Serialize` runs, no key is anything but a string.
-    serde_json::to_string(object).expect("JSON values always serialise")
+/// Compact text of something whose keys are strings.
+pub fn text(value: &impl Serialize) -> String {
+    // Maps and structs of strings, numbers and JSON values have no way to fail.
+    serde_json::to_string(value).expect("what has strings for keys always serialises")
 }

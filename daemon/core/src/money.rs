@@ -19,16 +19,15 @@ impl Decimal {
     /// Reads a JSON number; `None` for another value, an exponent, or more digits than a price can have.
     pub fn read(value: &Value) -> Option<Decimal> {
         let Value::Number(number) = value else { return None };
-        let text = number.to_string();
-        let (digits, scale) = match text.split_once('.') {
-            Some((whole, fraction)) => (format!("{whole}{fraction}"), u32::try_from(fraction.len()).ok()?),
-            None => (text, 0),
-        };
+        let text = number.as_str();
+        let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
         // 24 digits leave room for a thousand lines of a thousand each below i128's 38.
-        if digits.len() > 25 || scale > SCALE_MAX {
+        if text.len() > 26 || scale > SCALE_MAX as usize {
             return None;
         }
-        Some(Decimal { units: digits.parse().ok()?, scale })
+        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let units = digits.chars().filter(|c| *c != '.').try_fold(0, |units, c| Some(units * 10 + i128::from(c.to_digit(10)?)))?;
+        Some(Decimal { units: if negative { -units } else { units }, scale: u32::try_from(scale).ok()? })
     }
 
     /// Whether it is below zero.

@@ -6,7 +6,8 @@ use crate::money::{Decimal, count};
 use crate::request::EventType;
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Most lines that an order may have.
 pub const LINES_MAX: usize = 200;
@@ -344,21 +345,35 @@ impl Line {
             + list(&self.allergens)
     }
 
-    fn to_json(&self) -> Value {
-        let mut line =
-            json!({"foodId": self.food_id, "foodName": self.food_name, "quantity": self.quantity, "status": self.status.as_str()});
-        for (field, list) in [("modifiers", &self.modifiers), ("allergens", &self.allergens)] {
-            if !list.is_empty() {
-                line[field] = json!(list);
-            }
+    fn shown(&self) -> ShownLine<'_> {
+        ShownLine {
+            food_id: &self.food_id,
+            food_name: &self.food_name,
+            quantity: self.quantity,
+            status: self.status,
+            modifiers: &self.modifiers,
+            allergens: &self.allergens,
+            notes: &self.notes,
+            station: &self.station,
         }
-        for (field, value) in [("notes", &self.notes), ("station", &self.station)] {
-            if !value.is_empty() {
-                line[field] = json!(value);
-            }
-        }
-        line
     }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownLine<'a> {
+    food_id: &'a str,
+    food_name: &'a str,
+    quantity: u32,
+    status: Status,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    modifiers: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    allergens: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    notes: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    station: &'a str,
 }
 
 /// Who caused a change.
@@ -449,9 +464,15 @@ pub struct Moment {
 }
 
 impl Projection {
-    /// A new order.
-    pub fn new(order_id: OrderId, data: &Object, lines: Vec<Line>, lines_omitted: u16, at: Moment) -> Projection {
-        let short = |field: &str| data.get(field).and_then(Value::as_str).map(|t| cut(t, SHORT_TEXT_MAX));
+    /// A new order. `data` gives a field of the event's `data`.
+    pub fn new<'a>(
+        order_id: OrderId,
+        data: impl Fn(&str) -> Option<&'a Value>,
+        lines: Vec<Line>,
+        lines_omitted: u16,
+        at: Moment,
+    ) -> Projection {
+        let short = |field: &str| data(field).and_then(Value::as_str).map(|t| cut(t, SHORT_TEXT_MAX));
         Projection {
             order_id,
             status: Status::Created,
@@ -461,7 +482,7 @@ impl Projection {
             channel: short("channel"),
             customer_name: short("customerName"),
             due_at: short("dueAt"),
-            total: data.get("totalPrice").filter(|t| t.is_number()).map(Value::to_string).filter(|t| t.len() <= SHORT_TEXT_MAX),
+            total: data("totalPrice").filter(|t| t.is_number()).map(Value::to_string).filter(|t| t.len() <= SHORT_TEXT_MAX),
             shipper: None,
             terminal: None,
             created_at_ms: at.wall_ms,
@@ -586,45 +607,61 @@ impl Projection {
     }
 
     /// The order as terminals and pages see it.
-    pub fn to_json(&self) -> Value {
-        let mut order = json!({
-            "orderId": self.order_id.as_str(), "status": self.status.as_str(), "payment": self.payment.as_str(),
-            "createdAt": rfc3339(self.created_at_ms), "updatedAt": rfc3339(self.updated_at_ms),
-            "lines": self.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
-        });
-        if let Some(ticket) = self.ticket {
-            order["ticket"] = json!(ticket.0);
-        }
-        if let Some(total) = &self.total {
-            order["totalPrice"] = serde_json::from_str(total).unwrap_or(Value::Null);
-        }
-        if let Some(terminal) = &self.terminal {
-            order["terminalId"] = json!(terminal.as_str());
-        }
-        let texts = [
-            ("displayNumber", &self.display_number),
-            ("channel", &self.channel),
-            ("customerName", &self.customer_name),
-            ("dueAt", &self.due_at),
-            ("shipper", &self.shipper),
-        ];
-        for (field, value) in texts {
-            if let Some(value) = value {
-                order[field] = json!(value);
-            }
-        }
-        if self.lines_omitted > 0 {
-            order["linesOmitted"] = json!(self.lines_omitted);
-        }
-        if let Some(alarm) = self.alarm {
-            order["alarm"] = json!(match alarm {
+    pub fn shown(&self) -> impl Serialize + '_ {
+        Shown {
+            order_id: &self.order_id,
+            status: self.status,
+            payment: self.payment,
+            created_at: rfc3339(self.created_at_ms),
+            updated_at: rfc3339(self.updated_at_ms),
+            lines: self.lines.iter().map(Line::shown).collect(),
+            ticket: self.ticket,
+            total_price: self.total.as_deref().and_then(|total| serde_json::from_str(total).ok()),
+            terminal_id: self.terminal.as_ref(),
+            display_number: self.display_number.as_deref(),
+            channel: self.channel.as_deref(),
+            customer_name: self.customer_name.as_deref(),
+            due_at: self.due_at.as_deref(),
+            shipper: self.shipper.as_deref(),
+            lines_omitted: (self.lines_omitted > 0).then_some(self.lines_omitted),
+            alarm: self.alarm.map(|alarm| match alarm {
                 Alarm::Cancelled => "CANCELLED",
                 Alarm::PaymentFailed => "PAYMENT_FAILED",
-            });
+            }),
+            maybe_stored: self.maybe_stored.then_some(true),
         }
-        if self.maybe_stored {
-            order["maybeStored"] = json!(true);
-        }
-        order
     }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    order_id: &'a OrderId,
+    status: Status,
+    payment: Payment,
+    created_at: String,
+    updated_at: String,
+    lines: Vec<ShownLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<Ticket>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_price: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminal_id: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_number: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipper: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines_omitted: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maybe_stored: Option<bool>,
 }

@@ -4,8 +4,9 @@ use crate::ids::{OrderId, RequestId, Seq, Ticket};
 use crate::json::{self, Object};
 use crate::money::count;
 use crate::order::{Effect, EffectError};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Largest request, in bytes of JSON.
@@ -334,29 +335,35 @@ impl Answer {
     pub fn rejected(request_id: Option<RequestId>, code: Code, message: impl Into<String>, retry_after_ms: Option<u64>) -> Answer {
         Answer::Rejected(Rejected { request_id, code, message: message.into(), retry_after_ms })
     }
+}
 
-    /// The answer as DESIGN.md writes it.
-    pub fn to_json(&self) -> Value {
+/// The answer as terminals read it.
+impl Serialize for Answer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut answer = serializer.serialize_map(None)?;
         match self {
-            Answer::Stored(s) => {
-                let mut answer = json!({
-                    "requestId": s.request_id.as_str(), "result": "stored", "duplicate": s.duplicate,
-                    "orderId": s.order_id.as_str(), "eventId": uuid_text(&s.event_id), "seq": s.seq.0,
-                });
-                if let Some(ticket) = s.ticket {
-                    answer["ticket"] = json!(ticket.0);
+            Answer::Stored(stored) => {
+                answer.serialize_entry("requestId", &stored.request_id)?;
+                answer.serialize_entry("result", "stored")?;
+                answer.serialize_entry("duplicate", &stored.duplicate)?;
+                answer.serialize_entry("orderId", &stored.order_id)?;
+                answer.serialize_entry("eventId", &uuid_text(&stored.event_id))?;
+                if let Some(ticket) = stored.ticket {
+                    answer.serialize_entry("ticket", &ticket)?;
                 }
-                answer
+                answer.serialize_entry("seq", &stored.seq)?;
             }
-            Answer::Rejected(r) => {
-                let id = r.request_id.as_ref().map(RequestId::as_str);
-                let mut answer = json!({"requestId": id, "result": "rejected", "code": r.code.as_str(), "message": r.message});
-                if let Some(ms) = r.retry_after_ms {
-                    answer["retryAfterMs"] = json!(ms);
+            Answer::Rejected(rejected) => {
+                answer.serialize_entry("requestId", &rejected.request_id)?;
+                answer.serialize_entry("result", "rejected")?;
+                answer.serialize_entry("code", &rejected.code)?;
+                answer.serialize_entry("message", &rejected.message)?;
+                if let Some(ms) = rejected.retry_after_ms {
+                    answer.serialize_entry("retryAfterMs", &ms)?;
                 }
-                answer
             }
         }
+        answer.end()
     }
 }
 

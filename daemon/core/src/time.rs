@@ -1,5 +1,7 @@
 //! Time as an argument: the core has no clock.
 
+use std::fmt::Write;
+
 /// What the clock shows as an input arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -28,7 +30,10 @@ pub fn rfc3339(unix_ms: i64) -> String {
     let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
     let (year, month, day) = civil_from_days(days);
     let (h, m, s, milli) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{milli:03}Z")
+    let mut text = String::with_capacity("2024-01-01T12:00:00.000Z".len());
+    // A string takes whatever is written to it.
+    let _ = write!(text, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{milli:03}Z");
+    text
 }
 
 /// Gregorian date of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`

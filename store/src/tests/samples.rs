@@ -55,7 +55,7 @@ pub fn projection(order: &str, open: bool) -> Projection {
         status: Status::Created,
     };
     let at = Moment { wall_ms: 1_704_110_400_000, run_ms: 5_000 };
-    let mut projection = Projection::new(order_id(order), &serde_json::Map::new(), vec![line], 0, at);
+    let mut projection = Projection::new(order_id(order), |_| None, vec![line], 0, at);
     projection.ticket = Some(Ticket(42));
     projection.terminal = Some(name("till-1"));
     projection.history.push(gateway::order::Report { status: Status::Confirmed, source: Source::Centre, at_ms: 1_704_110_401_000 });

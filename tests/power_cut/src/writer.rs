@@ -143,7 +143,7 @@ impl Boot {
     pub fn order(&self, seq: u64) -> [Change; 3] {
         let order = order_id(self.number, seq);
         let at = Moment { wall_ms: 0, run_ms: seq };
-        let mut projection = Projection::new(order.clone(), &serde_json::Map::new(), vec![], 0, at);
+        let mut projection = Projection::new(order.clone(), |_| None, vec![], 0, at);
         projection.open = seq.is_multiple_of(20);
         [
             Change::Enqueue(Seq(seq), Arc::new(self.event(seq))),

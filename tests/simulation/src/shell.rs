@@ -346,16 +346,16 @@ impl World {
     pub fn append_events(&mut self, partition: usize, batch: &Batch) -> Check {
         for (seq, event) in batch {
             let outgoing = self.profile.settings.dialect.encode(&self.profile.settings.gateway, *seq, event);
-            let header = |name: &str| outgoing.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+            let header = |name: &str| outgoing.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string());
             let epoch = header("gateway-epoch").and_then(|text| text.parse().ok());
             let named = header("gateway-seq") == Some(seq.to_string()) && epoch.is_some();
-            if !named || partition_of(&outgoing.key) != partition {
+            if !named || partition_of(outgoing.key) != partition {
                 return Err(Violation(format!("{seq} has wrong headers or another key: {outgoing:?}")));
             }
             let first = !self.model.kafka.has(*seq);
-            self.model.appended(&outgoing.key, epoch.unwrap_or_default(), *seq, event)?;
+            self.model.appended(outgoing.key, epoch.unwrap_or_default(), *seq, event)?;
             let record = LogRecord {
-                key: Some(outgoing.key.into_bytes()),
+                key: Some(outgoing.key.as_bytes().to_vec()),
                 value: Some(outgoing.value),
                 gateway_id: header("gateway-id"),
                 epoch,

@@ -82,7 +82,7 @@ pub fn output(output: &Output) -> String {
             let changes: Vec<_> = batch.iter().map(change).collect();
             format!("<- Store {} [{}]", commit.0, changes.join(", "))
         }
-        Output::Answer { reply_to, answer } => format!("<- Answer {} {}", reply_to.0, answer.to_json()),
+        Output::Answer { reply_to, answer } => format!("<- Answer {} {}", reply_to.0, gateway::json::text(answer)),
         Output::Deliver { producer, seq, event } => format!("<- Deliver {seq} of {} to {}", event.order_id, producer.0),
         Output::Show(orders) => {
             let orders: Vec<_> = orders.iter().map(|o| format!("{} {}", o.order_id, o.status.as_str())).collect();

@@ -8,8 +8,10 @@ use crate::ids::{Name, OrderId, Seq};
 use crate::io::Record;
 use crate::json::Object;
 use crate::order::Effect;
-use crate::request::{EventType, uuid_text};
+use crate::request::EventType;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use uuid::Uuid;
 
 /// A kind of centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,13 +47,13 @@ impl Partitioner {
 
 /// An event as it goes to Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct Outgoing<'a> {
     /// The message key.
-    pub key: String,
+    pub key: &'a str,
     /// The message value.
     pub value: Vec<u8>,
     /// The message headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: [(&'static str, Cow<'a, str>); 9],
 }
 
 /// An event that came from Kafka.
@@ -78,22 +80,22 @@ impl Dialect {
     }
 
     /// Encodes an event for Kafka, with the headers by which any consumer drops a repeat and proves that no seq is missing.
-    pub fn encode(self, gateway: &Name, seq: Seq, event: &OrderEvent) -> Outgoing {
-        let (key, value) = match self {
-            Dialect::OrderEvent => (event.order_id.as_str().to_owned(), self.value(event)),
+    pub fn encode<'a>(self, gateway: &'a Name, seq: Seq, event: &'a OrderEvent) -> Outgoing<'a> {
+        let key = match self {
+            Dialect::OrderEvent => event.order_id.as_str(),
         };
-        let headers = vec![
-            ("gateway-id", gateway.to_string()),
-            ("gateway-epoch", event.epoch.to_string()),
-            ("gateway-seq", seq.to_string()),
-            ("gateway-clock", event.clock.as_str().to_owned()),
-            ("terminal", event.request.terminal.to_string()),
-            ("request-id", event.request.request_id.to_string()),
-            ("event-type", event.event_type.as_str().to_owned()),
-            ("content-type", "application/json".to_owned()),
-            ("traceparent", traceparent(&event.id)),
+        let headers = [
+            ("gateway-id", gateway.as_str().into()),
+            ("gateway-epoch", event.epoch.to_string().into()),
+            ("gateway-seq", seq.to_string().into()),
+            ("gateway-clock", event.clock.as_str().into()),
+            ("terminal", event.request.terminal.as_str().into()),
+            ("request-id", event.request.request_id.as_str().into()),
+            ("event-type", event.event_type.as_str().into()),
+            ("content-type", "application/json".into()),
+            ("traceparent", traceparent(&event.id).into()),
         ];
-        Outgoing { key, value, headers }
+        Outgoing { key, value: self.value(event), headers }
     }
 
     /// The message value alone.
@@ -116,8 +118,9 @@ impl Dialect {
 
 /// A W3C trace context made from the event's id, so that a retry carries the same one: <https://www.w3.org/TR/trace-context/>.
 fn traceparent(event_id: &[u8; 16]) -> String {
-    let trace = uuid_text(event_id).replace('-', "");
+    let mut buffer = Uuid::encode_buffer();
+    let trace = &*Uuid::from_bytes(*event_id).simple().encode_lower(&mut buffer);
     // The span is the id's random half; the variant bits make it non-zero, as the specification asks.
     let span = &trace[16..];
-    format!("00-{trace}-{span}-01")
+    ["00-", trace, "-", span, "-01"].concat()
 }

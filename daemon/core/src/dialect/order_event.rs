@@ -13,6 +13,9 @@ use serde_json::{Value, value::RawValue};
 /// Largest record that is looked at, in bytes.
 const RECORD_BYTES_MAX: usize = 256 * 1024;
 
+/// What a usual event takes beside its `data`, in bytes.
+const ENVELOPE_BYTES: usize = 256;
+
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire<'a> {
@@ -38,7 +41,9 @@ pub(super) fn encode(event: &OrderEvent) -> Vec<u8> {
         occurred_at: rfc3339(event.occurred_at_ms),
         version: "1.0",
     };
-    serde_json::to_vec(&wire).expect("a struct of strings always serialises")
+    let mut value = Vec::with_capacity(event.data.len() + ENVELOPE_BYTES);
+    serde_json::to_writer(&mut value, &wire).expect("a struct of strings always serialises");
+    value
 }
 
 pub(super) fn decode(record: &Record) -> Result<Incoming, String> {

@@ -65,7 +65,7 @@ pub fn list(found: &[Projection]) -> String {
     let mut text = String::from("{\"orders\":[");
     let mut listed = 0;
     for order in found.iter().take(ORDERS_MAX) {
-        let order = order.to_json().to_string();
+        let order = gateway::json::text(&order.shown());
         if text.len() + order.len() > ORDERS_BYTES_MAX {
             break;
         }
@@ -109,7 +109,7 @@ pub async fn order(
     check_accept(&headers, "application/json")?;
     let id = order_id(path)?;
     match within(&app, app.handle.order(id)).await? {
-        Some(order) => Ok(json(StatusCode::OK, &order.to_json())),
+        Some(order) => Ok(json(StatusCode::OK, &order.shown())),
         None => Err(Reply::refused(StatusCode::NOT_FOUND, Code::UnknownOrder, "the house does not know this order")),
     }
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use gateway::ids::RequestId;
 use gateway::request::{Answer, Code, Rejected};
-use serde_json::Value;
+use serde::Serialize;
 
 /// The header that carries the request id.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -75,7 +75,7 @@ impl IntoResponse for Reply {
         {
             retry_after_s = Some(retry_after_ms.get_or_insert(RETRY_MS).div_ceil(1_000).max(1));
         }
-        let mut response = json(self.status, &self.answer.to_json());
+        let mut response = json(self.status, &self.answer);
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -95,9 +95,9 @@ impl IntoResponse for Reply {
 }
 
 /// A JSON answer that nobody keeps.
-pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, value.to_string()).into_response()
+    (status, headers, gateway::json::text(value)).into_response()
 }
 
 #[cfg(test)]

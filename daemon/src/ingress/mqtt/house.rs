@@ -211,7 +211,7 @@ impl House {
         let Some(terminal) = &order.terminal else { return Ok(()) };
         let shown = (terminal.clone(), order.order_id.clone());
         let topic = self.topics.status(terminal, &order.order_id);
-        let payload = order.to_json().to_string();
+        let payload = gateway::json::text(&order.shown());
         if !is_open(order) {
             self.retained.remove(&shown);
             send(ends, Message { topic: topic.clone(), payload: payload.into(), retain: false }).await?;

@@ -133,7 +133,7 @@ impl Intake {
     }
 
     fn say(&self, terminal: &Name, answer: &Answer) {
-        self.send(Message { topic: self.topics.answer(terminal), payload: answer.to_json().to_string().into(), retain: false });
+        self.send(Message { topic: self.topics.answer(terminal), payload: gateway::json::text(answer).into(), retain: false });
     }
 
     fn send(&self, message: Message) {

@@ -170,7 +170,7 @@ impl<'p> Lines<'p> {
         }
         let line = self.lines.pop_front().or_else(|| {
             Some(match self.display.next()? {
-                Shown::Status(order) => json!({"status": order.to_json()}).to_string(),
+                Shown::Status(order) => json!({"status": order.shown()}).to_string(),
                 Shown::Board(board) => board_line(&board),
             })
         });
@@ -265,7 +265,7 @@ impl<'p> Lines<'p> {
     }
 
     fn say(&mut self, answer: &Answer) {
-        self.lines.push_back(answer.to_json().to_string());
+        self.lines.push_back(gateway::json::text(&answer));
     }
 }
 

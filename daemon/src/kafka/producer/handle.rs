@@ -66,16 +66,16 @@ impl Handle {
     ///
     /// # Errors
     /// What to report, with the ticket back. The handle takes nothing any more.
-    pub(super) fn send(&self, topic: &str, event: &Outgoing, ticket: Box<Ticket>) -> Result<(), (Box<Ticket>, Delivery)> {
+    pub(super) fn send(&self, topic: &str, event: &Outgoing<'_>, ticket: Box<Ticket>) -> Result<(), (Box<Ticket>, Delivery)> {
         let context = self.producer.context();
         if context.broken.load(Ordering::Relaxed) {
             let reason = "an earlier event of this producer failed".into();
             return Err((ticket, Delivery::Failed { class: FailureClass::Hold, reason }));
         }
         let headers = event.headers.iter().fold(OwnedHeaders::new_with_capacity(event.headers.len()), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
+            headers.insert(Header { key, value: Some(value.as_bytes()) })
         });
-        let record = BaseRecord::with_opaque_to(topic, ticket).key(&event.key).payload(&event.value).headers(headers);
+        let record = BaseRecord::with_opaque_to(topic, ticket).key(event.key).payload(&event.value).headers(headers);
         self.producer.send(record).map_err(|(error, record)| {
             context.broken.store(true, Ordering::Relaxed);
             (record.delivery_opaque, failed(&error))

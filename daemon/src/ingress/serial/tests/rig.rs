@@ -6,7 +6,6 @@ use crate::handle::{CALLS_MAX, CHANGES_MAX, Call, Handle, State};
 use gateway::board::Board;
 use gateway::ids::{Epoch, Name, OrderId, Seq, SessionId, Ticket};
 use gateway::io::Submission;
-use gateway::json::Object;
 use gateway::order::{Moment, Projection};
 use gateway::request::{Answer, Code, Stored};
 use std::collections::{BTreeMap, HashMap};
@@ -80,7 +79,7 @@ impl Rig {
 /// An order of a terminal.
 pub fn order(order_id: &str, terminal: &str, ticket: u32) -> Projection {
     let at = Moment { wall_ms: 1_700_000_000_000, run_ms: 1 };
-    let order = Projection::new(order_id.parse().unwrap(), &Object::new(), vec![], 0, at);
+    let order = Projection::new(order_id.parse().unwrap(), |_| None, vec![], 0, at);
     Projection { terminal: Some(terminal.parse().unwrap()), ticket: Some(Ticket(ticket)), ..order }
 }
 
