@@ -26,8 +26,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // Two workers: one for the loop that orders events, one for the lines beside it. A device has four small cores and 512 MB.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // One worker: nothing on it blocks, and an order that passes from task to task wakes no other thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let ended = runtime.block_on(carry_out(command));
         // A thread that hangs in a system call must not keep a process alive that has nothing left to do.
