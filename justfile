@@ -47,6 +47,11 @@ kills *ARGUMENTS="--kills 1000":
     cargo build --package dumbwaiter
     python3 tests/real/kills.py {{ARGUMENTS}}
 
+# Bad lines to a real Kafka, packet by packet, for longer than the checks take. Needs root.
+lines *ARGUMENTS="--long":
+    cargo build --package dumbwaiter
+    python3 tests/real/lines.py {{ARGUMENTS}}
+
 # The pictures of the README, taken anew by the browser test.
 pictures:
     cargo build --package dumbwaiter
