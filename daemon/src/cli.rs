@@ -5,12 +5,14 @@ pub mod ask;
 pub mod centre;
 pub mod check;
 pub mod dead_letters;
+pub mod journal;
 pub mod store;
 
 use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use gateway::ids::{Name, OrderId};
+use jiff::Timestamp;
 use std::io::Write;
 use std::path::PathBuf;
 #[cfg(feature = "demo")]
@@ -49,12 +51,17 @@ pub enum Command {
     Order {
         /// The order's id
         id: OrderId,
+        /// What happened to it
+        #[arg(long)]
+        history: bool,
         #[command(flatten)]
         ask: AskArgs,
     },
     /// Events that Kafka can never take: what the running daemon keeps of them, and what is to be done
     #[command(subcommand, visible_alias = "dead")]
     DeadLetters(DeadLettersCommand),
+    /// Send delivered events to Kafka again, each with its id and seq, marked gateway-repeat: replay
+    Replay(ReplayArgs),
     /// Look into the store of a daemon that does not run
     #[command(subcommand)]
     Store(StoreCommand),
@@ -153,6 +160,22 @@ pub enum DeadLettersCommand {
     Discard(DecideArgs),
     /// Print each as a line of JSON
     Export(AskArgs),
+}
+
+/// `replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// What was delivered at this time or later: 2024-01-01T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub from: Timestamp,
+    /// And before this
+    #[arg(long, value_name = "TIME")]
+    pub to: Timestamp,
+    /// Only the events of this order
+    #[arg(long, value_name = "ID")]
+    pub order: Option<OrderId>,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// About which dead letters to decide.
@@ -326,6 +349,8 @@ mod tests {
             "status --json",
             "orders --url http://127.0.0.1:1",
             "order order-123 --json",
+            "order order-123 --history",
+            "replay --from 2024-01-01T12:00:00Z --to 2024-01-01T15:00:00+01:00 --order order-123",
             "dead-letters list --json",
             "dead-letters show 7",
             "dead-letters retry 7 9 --url http://127.0.0.1:1",

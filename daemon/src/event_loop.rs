@@ -4,8 +4,8 @@
 use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::disk_state::{DiskState, DiskWatch};
-use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, State};
-use crate::kafka::{Delivered, SignOfLife, Uplink, UplinkReport};
+use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, ReplayStep, State};
+use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport};
 use crate::metrics::Metrics;
 use anyhow::bail;
 use gateway::board::Board;
@@ -20,7 +20,8 @@ use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{ApplyError, CommitCost, CommitError, NotTaken, StoreReport, StoreThread};
+use store::journal::Page;
+use store::{ApplyError, CommitCost, CommitError, NotTaken, SledDisk, Store, StoreReport, StoreThread};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub sign_of_life: Option<SignOfLife>,
     pub attention: Attention,
+    pub replay: Option<Replay>,
 }
 
 struct Waiting {
@@ -105,12 +107,14 @@ struct Rim {
     statuses: mpsc::Receiver<Record>,
     metrics: Metrics,
     sign_of_life: Option<SignOfLife>,
+    replay: Option<Replay>,
 }
 
 impl EventLoop {
     /// A loop over a freshly opened store, and the rim's end of it.
     pub fn new(parts: Parts) -> (EventLoop, Handle) {
-        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, attention } = parts;
+        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, attention, replay } =
+            parts;
         let boot = Boot { gateway: settings.gateway.to_string(), epoch };
         let gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
         let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
@@ -120,7 +124,7 @@ impl EventLoop {
         let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
         let event_loop = EventLoop {
             gateway,
-            rim: Rim { clock, store, uplink, reports, statuses, metrics, sign_of_life },
+            rim: Rim { clock, store, uplink, reports, statuses, metrics, sign_of_life, replay },
             boot,
             calls,
             answers: HashMap::new(),
@@ -197,7 +201,7 @@ impl EventLoop {
 
     async fn end(self) {
         let (queued, settled) = (self.gateway.gauges().queued, self.gateway.is_settled());
-        let Rim { store, uplink, sign_of_life, .. } = self.rim;
+        let Rim { store, uplink, sign_of_life, replay, .. } = self.rim;
         // They wait for threads: not on a worker of the runtime.
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(uplink) = uplink {
@@ -205,6 +209,9 @@ impl EventLoop {
             }
             if let Some(sign_of_life) = sign_of_life {
                 sign_of_life.stop();
+            }
+            if let Some(replay) = replay {
+                replay.stop();
             }
             store.stop(STORE_END_MAX)
         });
@@ -260,6 +267,24 @@ impl EventLoop {
                 let _ = self.rim.store.dead_letters(after, letters_max, move |found| {
                     let _ = found.map(|found| reply.send(found).is_ok());
                 });
+            }
+            Call::ReadHistory { order, span_ms, from, reply } => {
+                let look = move |store: &Store<SledDisk>| drop(store.history(&order, span_ms, from).map(|page| reply.send(page).is_ok()));
+                let _ = self.rim.store.look(look);
+            }
+            // Without Kafka whoever asked has heard so when the command was to be written down.
+            Call::Replay { wanted, from, reply } => {
+                let steps = self.rim.replay.as_ref()?.steps();
+                let _ = self.rim.store.look(move |store| drop(store.delivered(&wanted, from).map(|page| replay(page, &steps, reply))));
+            }
+            Call::Command { reply, .. } if self.rim.replay.is_none() => drop(reply.send(Decided::Unknown)),
+            Call::Command { by, deed, reply } => {
+                let reply_to = self.reply_to();
+                self.decisions.insert(reply_to, reply);
+                self.gateway.handle(self.rim.clock.now(), Input::Command { reply_to, by, deed });
+            }
+            Call::ListCommands { reply } => {
+                let _ = self.rim.store.look(move |store| drop(store.commands().map(|commands| reply.send(commands).is_ok())));
             }
             Call::Decide { dead, decision, by, reply } => {
                 let reply_to = self.reply_to();
@@ -479,6 +504,18 @@ impl EventLoop {
             tracing::debug!(%error, "systemd does not listen");
         }
     }
+}
+
+/// Hands what was found to Kafka, and tells what became of it.
+fn replay(page: Page, steps: &ReplaySteps, reply: oneshot::Sender<ReplayStep>) {
+    let Page { entries, next, oldest, begins_ms } = page;
+    let told = move |Replayed { sent, failed }| {
+        let oldest = oldest.map(|(seq, _)| seq);
+        // Who asked may have gone.
+        let _ = reply.send(ReplayStep { sent, failed, next, oldest, begins_ms });
+    };
+    let events: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.event)).collect();
+    if events.is_empty() { told(Replayed { sent: 0, failed: None }) } else { steps.send(events, told) }
 }
 
 /// How long the oldest queued event has waited; `None` while the wall clock is unknown or nothing waits.

@@ -5,11 +5,13 @@ use gateway::Gauges;
 use gateway::board::Board;
 use gateway::ids::{Name, OrderId, Seq, SessionId};
 use gateway::io::{Decided, Decision, Submission};
+use gateway::journal::{Command, Deed};
 use gateway::order::{Projection, Status};
 use gateway::request::{Answer, Code};
 use gateway::settings::Settings;
 use std::sync::Arc;
 use store::DeadLetters;
+use store::journal::{self, Page};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Calls that wait for the event loop. Beyond it a terminal hears `busy`.
@@ -43,9 +45,28 @@ pub enum Call {
     FindSession { terminal: Name, session: SessionId, reply: oneshot::Sender<Option<u64>> },
     ReadOrder { order: OrderId, reply: oneshot::Sender<Option<Projection>> },
     ListDeadLetters { after: Seq, letters_max: usize, reply: oneshot::Sender<DeadLetters> },
+    ReadHistory { order: OrderId, span_ms: (i64, i64), from: Seq, reply: oneshot::Sender<Page> },
+    Replay { wanted: journal::Wanted, from: Seq, reply: oneshot::Sender<ReplayStep> },
+    Command { by: String, deed: Deed, reply: oneshot::Sender<Decided> },
+    ListCommands { reply: oneshot::Sender<Vec<Command>> },
     Decide { dead: Seq, decision: Decision, by: String, reply: oneshot::Sender<Decided> },
     Configure { settings: Box<Settings>, renew_producer: bool, done: oneshot::Sender<()> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
+}
+
+/// A step of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayStep {
+    /// Events that Kafka took again.
+    pub sent: u64,
+    /// Why not all of this step were.
+    pub failed: Option<String>,
+    /// Where the next step begins; `None` after the last.
+    pub next: Option<Seq>,
+    /// The first event that is kept.
+    pub oldest: Option<Seq>,
+    /// When that was delivered, in Unix milliseconds.
+    pub begins_ms: Option<i64>,
 }
 
 /// What the whole gateway looks like at a moment: for /health, /ready, metrics, `gateway-status` and the MQTT topic `gateway`.
@@ -131,6 +152,34 @@ impl Handle {
     pub async fn dead_letters(&self, after: Seq, letters_max: usize) -> Result<DeadLetters, StoreAway> {
         let (reply, found) = oneshot::channel();
         self.calls.send(Call::ListDeadLetters { after, letters_max, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// A step of an order's history: its events of a span of time in Unix milliseconds, from `from` on.
+    pub async fn history(&self, order: OrderId, span_ms: (i64, i64), from: Seq) -> Result<Page, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ReadHistory { order, span_ms, from, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// Sends the first delivered events again that are wanted, from `from` on, and waits for Kafka.
+    pub async fn replay(&self, wanted: journal::Wanted, from: Seq) -> Result<ReplayStep, StoreAway> {
+        let (reply, done) = oneshot::channel();
+        self.calls.send(Call::Replay { wanted, from, reply }).await.map_err(|_| StoreAway)?;
+        done.await.map_err(|_| StoreAway)
+    }
+
+    /// Writes a command down, and waits until that is durable or refused. [`Decided::Unknown`]: it cannot be carried out here.
+    pub async fn command(&self, by: String, deed: Deed) -> Result<Decided, StoreAway> {
+        let (reply, decided) = oneshot::channel();
+        self.calls.send(Call::Command { by, deed, reply }).await.map_err(|_| StoreAway)?;
+        decided.await.map_err(|_| StoreAway)
+    }
+
+    /// The commands that are journalled.
+    pub async fn commands(&self) -> Result<Vec<Command>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ListCommands { reply }).await.map_err(|_| StoreAway)?;
         found.await.map_err(|_| StoreAway)
     }
 

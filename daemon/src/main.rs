@@ -53,8 +53,10 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return Ok(cli::check::run(&args).await),
         Command::Status(args) => cli::ask::status(&args).await?,
         Command::Orders(args) => cli::ask::orders(&args).await?,
+        Command::Replay(args) => cli::journal::replay(&args).await?,
         Command::DeadLetters(command) => cli::dead_letters::run(&command).await?,
-        Command::Order { id, ask } => cli::ask::order(&ask, &id).await?,
+        Command::Order { id, history: true, ask } => cli::journal::history(&ask, &id).await?,
+        Command::Order { id, history: false, ask } => cli::ask::order(&ask, &id).await?,
         #[cfg(feature = "demo")]
         Command::Demo(args) => {
             let options = demo::Options { duration: args.duration, json: args.json, kafka: args.kafka, mqtt: args.mqtt };

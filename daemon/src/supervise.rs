@@ -56,7 +56,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         .context("the system gives no thread for the store")?;
     let kafka =
         KafkaParts::start(&config, &settings, &opened, report_sender, status_sender).context("the system gives no thread for Kafka")?;
-    let KafkaParts { uplink, downlink, sign_of_life, renewals } = kafka;
+    let KafkaParts { uplink, downlink, sign_of_life, replay, renewals } = kafka;
     if let Some(downlink) = &downlink {
         show_lag(&metrics, downlink.lags());
     }
@@ -75,6 +75,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         metrics: metrics.clone(),
         sign_of_life,
         attention: attention.clone(),
+        replay,
     };
     let (event_loop, handle) = EventLoop::new(parts);
 
@@ -150,6 +151,7 @@ struct KafkaParts {
     uplink: Option<kafka::Uplink>,
     downlink: Option<kafka::Downlink>,
     sign_of_life: Option<kafka::SignOfLife>,
+    replay: Option<kafka::Replay>,
 }
 
 impl KafkaParts {
@@ -162,9 +164,10 @@ impl KafkaParts {
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
         let connection = kafka::Connection::new(config, section);
-        let renewals: [kafka::Renewal; 3] = Default::default();
-        let [of_uplink, of_life, of_downlink] = renewals.clone();
+        let renewals: [kafka::Renewal; 4] = Default::default();
+        let [of_uplink, of_life, of_downlink, of_replay] = renewals.clone();
         let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits);
+        let replay = kafka::Replay::start(uplink.clone(), of_replay)?;
         let uplink = kafka::Uplink::start(uplink, of_uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
         let sign_of_life = match &section.status_topic {
             None => None,
@@ -182,7 +185,7 @@ impl KafkaParts {
             };
             Some(kafka::Downlink::start(settings, opened.offsets.clone(), statuses)?)
         };
-        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, renewals: renewals.into() })
+        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, replay: Some(replay), renewals: renewals.into() })
     }
 }
 

@@ -17,6 +17,8 @@ pub const COMMANDS_MAX: usize = 4_096;
 /// Marks that one step of a read looks at, and about how many bytes of events it gives.
 const STEP_MARKS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 256 * 1024;
+/// Events that one step of a replay gives.
+const STEP_ENTRIES_MAX: usize = 500;
 /// Events that one step of a history looks at.
 const STEP_EVENTS_MAX: usize = 512;
 
@@ -237,6 +239,8 @@ pub struct Page {
     pub next: Option<Seq>,
     /// The first event that is kept.
     pub oldest: Option<(Seq, i64)>,
+    /// When the first of them was delivered, in Unix milliseconds, as far as that is known.
+    pub begins_ms: Option<i64>,
 }
 
 /// What to look for among what was delivered.
@@ -252,7 +256,7 @@ pub struct Wanted {
 
 /// What was delivered in a span of time, from the marks at `from` on: looks at so many of them that it is soon done.
 pub(crate) fn delivered<R: Read>(disk: &R, wanted: &Wanted, from: Seq) -> Result<Page, ReadError> {
-    let mut page = Page { oldest: oldest(disk)?, ..Page::default() };
+    let mut page = Page { oldest: oldest(disk)?, begins_ms: begins_ms(disk)?, ..Page::default() };
     let range = key::all_delivered().from(key::delivered(from));
     let marks = disk.range(&range.from, &range.to, STEP_MARKS_MAX, STEP_BYTES_MAX)?;
     let mut bytes_left = STEP_BYTES_MAX;
@@ -269,7 +273,7 @@ pub(crate) fn delivered<R: Read>(disk: &R, wanted: &Wanted, from: Seq) -> Result
             if wanted.order.as_ref().is_some_and(|order| *order != event.order_id) {
                 continue;
             }
-            if bytes.len() > bytes_left {
+            if bytes.len() > bytes_left || page.entries.len() == STEP_ENTRIES_MAX {
                 page.next = Some(sent.seq);
                 return Ok(page);
             }
@@ -313,6 +317,15 @@ fn fate<R: Read>(disk: &R, seq: Seq) -> Result<Fate, ReadError> {
     let Kind::Delivered(upto) = Kind::read(&key)? else { return Ok(Fate::DeliveredSomewhere) };
     let mark = value::mark(&key, upto, &bytes)?;
     Ok(mark.sent.iter().find(|sent| sent.seq == seq).map_or(Fate::DeliveredSomewhere, |sent| Fate::Delivered(*sent)))
+}
+
+/// When the first event that is kept was delivered: what was delivered before is gone.
+fn begins_ms<R: Read>(disk: &R) -> Result<Option<i64>, ReadError> {
+    let Some((first, _)) = oldest(disk)? else { return Ok(None) };
+    let range = key::all_delivered();
+    let Some((key, bytes)) = disk.range(&range.from, &range.to, 1, 1)?.into_iter().next() else { return Ok(None) };
+    let Kind::Delivered(upto) = Kind::read(&key)? else { return Ok(None) };
+    Ok(value::mark(&key, upto, &bytes)?.sent.iter().filter(|sent| sent.seq >= first).map(|sent| sent.at_ms).min())
 }
 
 /// The first event that is kept, and when it happened.

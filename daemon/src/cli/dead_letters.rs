@@ -62,7 +62,7 @@ pub(super) fn by() -> String {
     if name.is_empty() { "somebody".into() } else { name }
 }
 
-fn events(count: u64) -> String {
+pub(super) fn events(count: u64) -> String {
     format!("{count} {}", if count == 1 { "event" } else { "events" })
 }
 

@@ -14,6 +14,7 @@ mod access;
 mod connection;
 mod dead_letters;
 mod guard;
+mod journal;
 mod rate;
 mod reads;
 mod reply;

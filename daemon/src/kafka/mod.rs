@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides: the uplink reports what became of each event and the core decides what to do about it; the downlink hands
 //! records on and the core decides what they mean. Nothing here blocks the event loop: librdkafka's calls that wait run on threads
-//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`).
+//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`, `kafka-replay`).
 
 mod client;
 mod consumer;
@@ -10,6 +10,7 @@ mod errors;
 mod look;
 mod partitioner;
 mod producer;
+mod replay;
 mod sign_of_life;
 #[cfg(test)]
 mod tests;
@@ -19,4 +20,5 @@ pub use client::{Connection, Renewal};
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
 pub use look::{Finding, look, try_out};
 pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
+pub use replay::{Replay, Replayed, Steps as ReplaySteps};
 pub use sign_of_life::SignOfLife;

@@ -1,6 +1,6 @@
 //! A house for tests: the server on a free port, and in place of the event loop a task that remembers what was submitted.
 
-use crate::handle::{CHANGES_MAX, Call, Handle, State};
+use crate::handle::{CHANGES_MAX, Call, Handle, ReplayStep, State};
 use crate::ingress::http::{Limits, Settings, Usage, serve};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -9,6 +9,7 @@ use gateway::event::{Clock, OrderEvent};
 use gateway::ids::Epoch;
 use gateway::ids::{OrderId, RequestKey, Seq, Ticket};
 use gateway::io::{DeadLetter, Decided, Decision, Submission};
+use gateway::journal::{Command, Sent};
 use gateway::order::{Payment, Projection, Status};
 use gateway::request::{Answer, Code, EventType, Stored};
 use http_body_util::{BodyExt, Full};
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::DeadLetters;
+use store::journal::{self, Fate, Page};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -105,6 +107,7 @@ struct Memory {
     requests: BTreeMap<RequestKey, ([u8; 16], Stored)>,
     orders: BTreeMap<OrderId, Projection>,
     dead: DeadLetters,
+    commands: Vec<Command>,
 }
 
 impl Memory {
@@ -120,9 +123,31 @@ impl Memory {
             Call::ListDeadLetters { after, letters_max, reply } => {
                 drop(reply.send(self.dead.iter().filter(|(seq, ..)| *seq > after).take(letters_max).cloned().collect()));
             }
+            Call::ReadHistory { order, from, reply, .. } => drop(reply.send(self.history(&order, from))),
+            Call::Replay { wanted, from, reply } => drop(reply.send(ReplayStep {
+                sent: 2,
+                failed: (wanted.from_ms == 13).then(|| "as the test asked".into()),
+                next: (from == Seq(0)).then_some(Seq(3)),
+                oldest: Some(Seq(2)),
+                begins_ms: Some(1_000),
+            })),
+            Call::Command { by, deed, reply } => {
+                self.commands.push(Command { at_ms: 0, run_ms: 0, by, deed });
+                let _ = reply.send(Decided::Done { appended: 0 });
+            }
+            Call::ListCommands { reply } => drop(reply.send(self.commands.clone())),
             Call::Decide { dead, decision, reply, by: _ } => drop(reply.send(self.bury(dead, decision))),
             Call::OpenSession { .. } | Call::FindSession { .. } | Call::Configure { .. } => panic!("HTTP has no use for it"),
         }
+    }
+
+    /// The journal of order-1 in two steps: one event was delivered, the other waits.
+    fn history(&self, order: &OrderId, from: Seq) -> Page {
+        let (_, DeadLetter { event, .. }, _) = letter(9, 0);
+        let event = OrderEvent { order_id: order.clone(), ..event };
+        let sent = Sent { seq: Seq(9), partition: 2, offset: 17, at_ms: event.occurred_at_ms + 100 };
+        let (seq, fate, next) = if from == Seq(0) { (9, Fate::Delivered(sent), Some(Seq(10))) } else { (10, Fate::Queued, None) };
+        Page { entries: vec![journal::Entry { seq: Seq(seq), event, fate }], next, oldest: Some((Seq(1), 0)), begins_ms: None }
     }
 
     /// Decides at once, but a dead letter on an odd seq is never settled.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod dead_letters;
 mod house;
+mod journal;
 mod openapi;
 mod orders;
 mod reach;
