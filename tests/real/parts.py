@@ -116,7 +116,12 @@ class Part:
         self.process.send_signal(signal.SIGHUP)
 
     def __enter__(self):
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            # Nobody else ends it: one that lives on would take the ports of the next test.
+            self.kill()
+            raise
 
     def __exit__(self, failure, *_):
         self.kill()
