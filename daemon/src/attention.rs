@@ -12,6 +12,12 @@ pub enum Subject {
     Certificates,
     /// A disk that is full, stalls or fails.
     Disk,
+    /// Dead letters that wait for a decision.
+    DeadLetters,
+    /// The dead letter topic does not take them.
+    DeadLetterTopic,
+    /// Orders go out and no status comes back.
+    Statuses,
 }
 
 /// The sentences. Cheap to clone; clones share them.

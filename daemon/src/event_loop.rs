@@ -1,15 +1,17 @@
 //! The one loop that orders events: inputs go into the core, its outputs are carried out. It never blocks: disk, Kafka and terminals
 //! have threads and tasks of their own, with queues of known length.
 
-use crate::attention::Attention;
+use crate::attention::{Attention, Subject};
 use crate::clock::Clock;
 use crate::disk_state::{DiskState, DiskWatch};
 use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, ReplayStep, State};
 use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport};
 use crate::metrics::Metrics;
+use crate::telling::Telling;
+use crate::unheard::{self, Unheard};
 use anyhow::bail;
 use gateway::board::Board;
-use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo};
+use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo, Seq};
 use gateway::io::{Decided, Delivery, Input, Notice, Opened, Output, Record, Wanted};
 use gateway::order::Projection;
 use gateway::request::Answer;
@@ -21,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::journal::Page;
-use store::{ApplyError, CommitCost, CommitError, NotTaken, SledDisk, Store, StoreReport, StoreThread};
+use store::{ApplyError, CommitCost, CommitError, KeptEvent, NotTaken, SledDisk, Store, StoreReport, StoreThread};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +45,13 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 pub enum Report {
     Store(StoreReport),
     Uplink(UplinkReport),
+    /// What is kept beside the outbox was read, for the dead letter topic.
+    Kept {
+        upto: Seq,
+        found: Result<Vec<(Seq, KeptEvent)>, String>,
+    },
+    /// The dead letter topic was told, or not.
+    Told(Result<Seq, String>),
 }
 
 /// Everything that the loop owns.
@@ -58,8 +67,13 @@ pub struct Parts {
     pub statuses: mpsc::Receiver<Record>,
     pub metrics: Metrics,
     pub sign_of_life: Option<SignOfLife>,
+    pub telling: Option<Telling>,
     pub attention: Attention,
     pub replay: Option<Replay>,
+    /// So many dead letters are told of.
+    pub dead_letter_alarm: u64,
+    /// Whether statuses are to be expected.
+    pub hears: bool,
 }
 
 struct Waiting {
@@ -84,6 +98,8 @@ pub struct EventLoop {
     state: watch::Sender<Arc<State>>,
     retries: u64,
     disk: DiskWatch,
+    delivered: u64,
+    unheard: Unheard,
     /// What the sign of life said last.
     told: String,
     /// The store's threads are gone: only a new process has new ones.
@@ -108,15 +124,23 @@ struct Rim {
     metrics: Metrics,
     sign_of_life: Option<SignOfLife>,
     replay: Option<Replay>,
+    telling: Option<Telling>,
+    attention: Attention,
+    dead_letter_alarm: u64,
+    hears: bool,
 }
 
 impl EventLoop {
     /// A loop over a freshly opened store, and the rim's end of it.
     pub fn new(parts: Parts) -> (EventLoop, Handle) {
-        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, attention, replay } =
-            parts;
+        let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, .. } = parts;
+        let Parts { telling, attention, replay, dead_letter_alarm, hears, .. } = parts;
         let boot = Boot { gateway: settings.gateway.to_string(), epoch };
-        let gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
+        let mut gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
+        if let Some(telling) = &telling {
+            gateway.handle(clock.now(), telling.begin());
+        }
+        let disk = DiskWatch::new(attention.clone());
         let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
         let (board, board_seen) = watch::channel(Arc::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
@@ -124,7 +148,20 @@ impl EventLoop {
         let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
         let event_loop = EventLoop {
             gateway,
-            rim: Rim { clock, store, uplink, reports, statuses, metrics, sign_of_life, replay },
+            rim: Rim {
+                clock,
+                store,
+                uplink,
+                reports,
+                statuses,
+                metrics,
+                sign_of_life,
+                replay,
+                telling,
+                attention,
+                dead_letter_alarm,
+                hears,
+            },
             boot,
             calls,
             answers: HashMap::new(),
@@ -136,7 +173,9 @@ impl EventLoop {
             changes,
             state,
             retries: 0,
-            disk: DiskWatch::new(attention),
+            disk,
+            delivered: 0,
+            unheard: Unheard::default(),
             told: String::new(),
             store_lost: false,
             store_damaged: false,
@@ -201,7 +240,7 @@ impl EventLoop {
 
     async fn end(self) {
         let (queued, settled) = (self.gateway.gauges().queued, self.gateway.is_settled());
-        let Rim { store, uplink, sign_of_life, replay, .. } = self.rim;
+        let Rim { store, uplink, sign_of_life, replay, telling, .. } = self.rim;
         // They wait for threads: not on a worker of the runtime.
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(uplink) = uplink {
@@ -212,6 +251,9 @@ impl EventLoop {
             }
             if let Some(replay) = replay {
                 replay.stop();
+            }
+            if let Some(telling) = telling {
+                telling.stop();
             }
             store.stop(STORE_END_MAX)
         });
@@ -311,12 +353,21 @@ impl EventLoop {
         let now = self.rim.clock.now();
         match report {
             Report::Store(report) => self.store_report(report),
+            Report::Kept { upto, found } => {
+                let input = self.rim.telling.as_mut().and_then(|telling| telling.read(upto, found));
+                input.into_iter().for_each(|input| self.gateway.handle(now, input));
+            }
+            Report::Told(told) => {
+                let input = self.rim.telling.as_mut().and_then(|telling| telling.told(told));
+                input.into_iter().for_each(|input| self.gateway.handle(now, input));
+            }
             Report::Uplink(UplinkReport::Delivered(mailbox)) => {
                 let producer = mailbox.producer();
                 let mut inputs = Vec::new();
                 for Delivered { seq, event_type, took, outcome } in mailbox.take() {
                     self.rim.metrics.delivered(event_type, &outcome, took);
                     let failed = matches!(outcome, Delivery::Failed { .. });
+                    self.delivered += u64::from(!failed);
                     inputs.push(Input::Delivered { producer, seq, outcome });
                     // What follows from the first failure decides about the reports behind it.
                     if failed {
@@ -471,10 +522,35 @@ impl EventLoop {
         let disk = self.disk.look(busy);
         let accepting = gauges.accepting && disk == DiskState::Well;
         metrics.disk(disk == DiskState::Well, busy.unwrap_or_default(), accepting);
+        self.tell_people(&gauges);
         let state = State { accepting, gauges, kafka_up, disk };
         self.tell_centre(&state);
         self.state.send_replace(Arc::new(state));
         self.tell_systemd();
+    }
+
+    /// Dead letters and silence are a person's business; dead letters also that of their topic.
+    fn tell_people(&mut self, gauges: &Gauges) {
+        let Rim { metrics, attention, dead_letter_alarm, hears, .. } = &self.rim;
+        let dead = gauges.dead_letters as u64;
+        let sentence = || format!("{dead} dead letters wait for a decision: see /operations, or dumbwaiter dead-letters list");
+        attention.say(Subject::DeadLetters, (dead >= *dead_letter_alarm).then(sentence));
+        if *hears {
+            let unheard = self.unheard.look(self.delivered, gauges.tally.statuses_applied, Instant::now());
+            metrics.unheard(unheard);
+            let sentence = unheard::sentence(unheard);
+            if attention.say(Subject::Statuses, sentence.clone())
+                && let Some(why) = sentence
+            {
+                tracing::warn!(why, "no status of an order comes back");
+            }
+        }
+        let progress = Seq(gauges.last_seq.saturating_sub(gauges.queued));
+        if let Some(telling) = &mut self.rim.telling
+            && let Some(input) = telling.poll(progress, gauges.kept.events, &self.rim.store)
+        {
+            self.gateway.handle(self.rim.clock.now(), input);
+        }
     }
 
     /// The sign of life is told anew when something in it changed that a person would act on; the sender itself repeats it each minute.

@@ -18,7 +18,9 @@ mod memory;
 mod metrics;
 mod reload;
 mod supervise;
+mod telling;
 mod terminal;
+mod unheard;
 
 use clap::Parser;
 use cli::{Cli, Command};

@@ -110,6 +110,7 @@ struct Inner {
     store_busy_seconds: Gauge<f64, AtomicU64>,
     accepting: Gauge,
     kafka_up: Gauge,
+    unheard_seconds: Gauge<f64, AtomicU64>,
     consumer_lag: Family<OfPartition, Gauge>,
     terminals_online: Gauge,
     terminals_by_ingress: [AtomicU64; 3],
@@ -271,6 +272,7 @@ impl Metrics {
             store_busy_seconds: Gauge::default(),
             accepting: Gauge::default(),
             kafka_up: Gauge::default(),
+            unheard_seconds: Gauge::default(),
             consumer_lag: Family::default(),
             terminals_online: Gauge::default(),
             terminals_by_ingress: Default::default(),
@@ -376,6 +378,11 @@ impl Metrics {
         self.0.certificate_days.get_or_create(&OfCertificate { certificate }).set(days);
     }
 
+    /// For so long events have been delivered without a status of an order coming back.
+    pub fn unheard(&self, unheard: Duration) {
+        self.0.unheard_seconds.set(unheard.as_secs_f64());
+    }
+
     /// Whether the uplink has a broker connection.
     pub fn kafka_up(&self, up: bool) {
         self.0.kafka_up.set(i64::from(up));
@@ -473,6 +480,7 @@ impl Inner {
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());
+        r.register("unheard_seconds", "For how long events went out and no status came back", self.unheard_seconds.clone());
         r.register("kafka_consumer_lag", "Records of status topics that were not read yet", self.consumer_lag.clone());
         r.register("terminals_online", "Terminals that are there", self.terminals_online.clone());
         r.register("bound_used", "How full a bound is", self.bounds.used.clone());

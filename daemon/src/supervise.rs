@@ -11,6 +11,7 @@ use crate::kafka;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::reload::Reload;
+use crate::telling::Telling;
 use anyhow::{Context, bail};
 use gateway::ids::Epoch;
 use gateway::io::{Opened, Record};
@@ -54,14 +55,14 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     let store_reports = report_sender.clone();
     let store = StoreThread::start(store, move |report| drop(store_reports.send(Report::Store(report))))
         .context("the system gives no thread for the store")?;
-    let kafka =
-        KafkaParts::start(&config, &settings, &opened, report_sender, status_sender).context("the system gives no thread for Kafka")?;
-    let KafkaParts { uplink, downlink, sign_of_life, replay, renewals } = kafka;
+    let attention = Attention::default();
+    let kafka = KafkaParts::start(&config, &settings, &opened, (report_sender, status_sender), &attention)
+        .context("the system gives no thread for Kafka")?;
+    let KafkaParts { uplink, downlink, sign_of_life, replay, telling, renewals } = kafka;
     if let Some(downlink) = &downlink {
         show_lag(&metrics, downlink.lags());
     }
     let queued = opened.next_seq.0.saturating_sub(opened.progress.0 + 1);
-    let attention = Attention::default();
     let parts = Parts {
         settings,
         opened,
@@ -74,8 +75,11 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         statuses,
         metrics: metrics.clone(),
         sign_of_life,
+        telling,
         attention: attention.clone(),
         replay,
+        dead_letter_alarm: config.kafka.as_ref().map_or(u64::MAX, |kafka| kafka.dead_letter_alarm),
+        hears: downlink.is_some(),
     };
     let (event_loop, handle) = EventLoop::new(parts);
 
@@ -152,6 +156,7 @@ struct KafkaParts {
     downlink: Option<kafka::Downlink>,
     sign_of_life: Option<kafka::SignOfLife>,
     replay: Option<kafka::Replay>,
+    telling: Option<Telling>,
 }
 
 impl KafkaParts {
@@ -159,13 +164,23 @@ impl KafkaParts {
         config: &Config,
         settings: &Settings,
         opened: &Opened,
-        reports: mpsc::UnboundedSender<Report>,
-        statuses: mpsc::Sender<Record>,
+        (reports, statuses): (mpsc::UnboundedSender<Report>, mpsc::Sender<Record>),
+        attention: &Attention,
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
         let connection = kafka::Connection::new(config, section);
-        let renewals: [kafka::Renewal; 4] = Default::default();
-        let [of_uplink, of_life, of_downlink, of_replay] = renewals.clone();
+        let renewals: [kafka::Renewal; 5] = Default::default();
+        let [of_uplink, of_life, of_downlink, of_replay, renewal] = renewals.clone();
+        let telling = match &section.dead_letter_topic {
+            None => None,
+            Some(topic) => {
+                let (name, told) = (topic.to_string(), reports.clone());
+                let settings =
+                    kafka::DeadLetterSettings { connection: connection.clone(), renewal, dialect: config.dialect, topic: name.clone() };
+                let topic = kafka::DeadLetterTopic::start(settings, move |outcome| drop(told.send(Report::Told(outcome))))?;
+                Some(Telling::new(topic, &name, &opened.offsets, reports.clone(), attention.clone()))
+            }
+        };
         let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits);
         let replay = kafka::Replay::start(uplink.clone(), of_replay)?;
         let uplink = kafka::Uplink::start(uplink, of_uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
@@ -185,7 +200,7 @@ impl KafkaParts {
             };
             Some(kafka::Downlink::start(settings, opened.offsets.clone(), statuses)?)
         };
-        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, replay: Some(replay), renewals: renewals.into() })
+        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, replay: Some(replay), telling, renewals: renewals.into() })
     }
 }
 

@@ -30,6 +30,7 @@ pub use folder::Room;
 pub use import::{ImportError, ImportReport, LINE_BYTES_MAX};
 pub use offline::{OfflineError, check, export, import};
 pub use reader::Reader;
+pub use reads::KeptEvent;
 pub use rescue::{Aside, aside, open_or_rescue};
 pub use sled_disk::{CommitCost, SledDisk, SledOptions, SledReader, SyncHook};
 pub use store::Store;

@@ -11,6 +11,20 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+/// An event that is kept beside the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptEvent {
+    /// A dead letter.
+    Letter(DeadLetter),
+    /// It waits behind its order's dead letter.
+    Held {
+        /// The dead letter.
+        behind: Seq,
+        /// The event.
+        event: OrderEvent,
+    },
+}
+
 /// Records, and about how many bytes of them, that one step of a longer read holds in memory.
 const STEP_RECORDS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 256 * 1024;
@@ -92,6 +106,27 @@ pub(crate) fn dead_letters<R: Read>(disk: &R, after: Seq, letters_max: usize) ->
         letters.push((seq, value::dead_letter(&key, &bytes)?, held));
     }
     Ok(letters)
+}
+
+/// At most `events_max` of the events that are kept beside the outbox, by seq, of those behind `after` up to and with `upto`.
+pub(crate) fn kept_events<R: Read>(disk: &R, after: Seq, upto: Seq, events_max: usize) -> Result<Vec<(Seq, KeptEvent)>, ReadError> {
+    let (first, last) = (after.next(), upto.next());
+    let mut kept = Vec::new();
+    for (key, bytes) in disk.range(&key::dead(first), &key::dead(last), events_max, usize::MAX)? {
+        if let Kind::Dead(seq) = Kind::read(&key)? {
+            kept.push((seq, KeptEvent::Letter(value::dead_letter(&key, &bytes)?)));
+        }
+    }
+    for (key, bytes) in disk.range(&key::held_by_seq(first), &key::held_by_seq(last), events_max, usize::MAX)? {
+        let Kind::HeldBySeq(seq) = Kind::read(&key)? else { continue };
+        let behind = value::seq(&key, &bytes)?;
+        let key = key::held(behind, seq);
+        let bytes = disk.get(&key)?.ok_or_else(|| damaged(&key, "the held event is missing"))?;
+        kept.push((seq, KeptEvent::Held { behind, event: value::event(&key, &bytes)? }));
+    }
+    kept.sort_by_key(|(seq, _)| *seq);
+    kept.truncate(events_max);
+    Ok(kept)
 }
 
 /// The outbox from `from` on, without gaps but for those that a rescue left: behind one of these the next events come as if it were none.

@@ -7,7 +7,7 @@ use crate::error::{ApplyError, CommitError, OpenError, ReadError};
 use crate::export::{self, ExportError, ExportReport};
 use crate::journal::{self, JournalUsage, Keep, Page, Trail};
 use crate::layout::{FORMAT, Identity, key};
-use crate::reads;
+use crate::reads::{self, KeptEvent};
 use gateway::event::OrderEvent;
 use gateway::ids::{Name, OrderId, Seq};
 use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
@@ -127,6 +127,14 @@ impl<D: Disk> Store<D> {
     /// As [`Store::load`].
     pub fn open_orders(&self, orders_max: usize) -> Result<Vec<Projection>, ReadError> {
         reads::open_orders(&self.disk, orders_max)
+    }
+
+    /// At most `events_max` dead letters and held events, by seq, of those behind `after` up to and with `upto`.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn kept_events(&self, after: Seq, upto: Seq, events_max: usize) -> Result<Vec<(Seq, KeptEvent)>, ReadError> {
+        reads::kept_events(&self.disk, after, upto, events_max)
     }
 
     /// At most `letters_max` dead letters behind `after`, by seq, each with how many events are held behind it.

@@ -3,6 +3,7 @@
 use crate::house::{House, dumbwaiter, order, wait_for};
 use crate::kafka::{Kafka, Seen};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn ask(house: &House, arguments: &[&str]) -> Value {
     let url = format!("http://{}", house.http);
@@ -19,6 +20,17 @@ fn letter(house: &House, held: u64) -> Value {
     })
 }
 
+/// Decides once that is possible: the dead letter topic has to have what is kept. Gives how many events were appended.
+fn decide(house: &House, decision: &str, seq: &str) -> u64 {
+    let body = json!({"decision": decision});
+    let decided = wait_for("a decision", || {
+        let answer = house.post(&format!("/api/v1/dead-letters/{seq}"), "", &body);
+        assert!(matches!(answer.status, 200 | 503), "{}", answer.body);
+        (answer.status == 200).then(|| answer.json())
+    });
+    decided["appended"].as_u64().expect("a count")
+}
+
 /// Stores an order that Kafka refuses, sent with others and alone, and two events behind it.
 fn refused(house: &House, kafka: &Kafka, id: &str) -> Value {
     kafka.refuse();
@@ -30,6 +42,10 @@ fn refused(house: &House, kafka: &Kafka, id: &str) -> Value {
         assert_eq!(house.post(&format!("/api/v1/orders/{id}/events"), &format!("{id}-{n}"), &event).status, 201);
     }
     letter(house, 2)
+}
+
+fn seqs(seen: &[Seen]) -> BTreeSet<u64> {
+    seen.iter().map(Seen::seq).collect()
 }
 
 fn requests<'a>(seen: &'a [Seen], order: &str) -> Vec<&'a str> {
@@ -53,7 +69,7 @@ fn a_dead_letter_holds_its_order_alone_until_somebody_decides() {
     house.kill();
     house.start();
     let seq = letter(&house, 2)["seq"].to_string();
-    assert_eq!(ask(&house, &["retry", &seq])["appended"], 3);
+    assert_eq!(decide(&house, "retry", &seq), 3);
     house.kill();
     house.start();
     assert_eq!(ask(&house, &["list"]), json!([]));
@@ -66,8 +82,22 @@ fn a_dead_letter_holds_its_order_alone_until_somebody_decides() {
     assert!(retried.seq() > dead["seq"].as_u64().expect("a seq"), "and has a new seq");
 
     let seq = refused(&house, &kafka, "o-3")["seq"].to_string();
-    assert_eq!(ask(&house, &["discard", &seq])["appended"], 2);
+    assert_eq!(decide(&house, "discard", &seq), 2);
     let seen = kafka.read_until(|seen| requests(seen, "o-3").len() >= 2);
     assert_eq!(requests(&seen, "o-3")[..2], ["o-3-2", "o-3-3"]);
     house.stop();
+
+    // Whoever reads both topics can account for every seq, whatever was decided, by the headers of each.
+    let dead = kafka.read_dead_until(|dead| seqs(dead).len() >= 6);
+    let accounted = |seen: &[Seen]| seqs(seen).union(&seqs(&dead)).copied().eq(1..=12);
+    kafka.read_until(accounted);
+    let mut told: Vec<_> = dead.iter().map(|event| (event.header("request-id"), event.header("dead-letter-state"))).collect();
+    // A kill may come before it is written down that a batch was told: it is told again then.
+    let mut known = BTreeSet::new();
+    told.retain(|(request, _)| known.insert(*request));
+    let expected = [("o-1-1", "dead"), ("o-1-2", "held"), ("o-1-3", "held"), ("o-3-1", "dead"), ("o-3-2", "held"), ("o-3-3", "held")];
+    assert_eq!(told, expected);
+    assert!(dead[0].header("dead-letter-reason").starts_with("MessageSizeTooLarge"), "{dead:?}");
+    assert_eq!((dead[0].header("dead-letter-topic"), dead[0].header("dead-letter-key")), ("order-events", "o-1"));
+    assert_eq!(dead[1].header("dead-letter-behind"), dead[0].header("gateway-seq"));
 }

@@ -73,14 +73,23 @@ impl Kafka {
 
     /// Reads `order-events` from the beginning until `enough` says so.
     pub fn read_until(&self, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        self.read_topic_until("order-events", PARTITIONS, enough)
+    }
+
+    /// The same of `order-events-dlq`.
+    pub fn read_dead_until(&self, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        self.read_topic_until("order-events-dlq", 1, enough)
+    }
+
+    fn read_topic_until(&self, topic: &str, count: i32, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())
             .set("group.id", "reader")
             .create()
             .expect("a consumer");
         let mut partitions = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
-            partitions.add_partition_offset("order-events", partition, Offset::Beginning).expect("an offset");
+        for partition in 0..count {
+            partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
         }
         consumer.assign(&partitions).expect("an assignment");
         let (began, mut seen) = (Instant::now(), Vec::new());
@@ -92,7 +101,8 @@ impl Kafka {
                 seen.push(Seen {
                     partition: message.partition(),
                     key: text(message.key().unwrap_or_default()),
-                    value: serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON"),
+                    // A record of the dead letter topic may have its headers alone.
+                    value: message.payload().map_or(Value::Null, |value| serde_json::from_slice(value).expect("JSON")),
                     headers: headers.unwrap_or_default(),
                 });
             }

@@ -76,15 +76,20 @@ class House:
             if line.startswith("{"):
                 yield json.loads(line)
 
-    def says(self, message, *details, limit_s=SAID_WITHIN_S):
-        """Waits for a line of the log with this message, and these parts in its fields."""
-        found = lambda line: line["message"] == message and all(part in json.dumps(line) for part in details)
+    def says(self, message, *details, limit_s=SAID_WITHIN_S, begins=False):
+        """Waits for a line of the log with this message, or that `begins` so, and these parts in its fields."""
+        is_it = str.startswith if begins else str.__eq__
+        found = lambda line: is_it(line["message"], message) and all(part in json.dumps(line) for part in details)
         return parts.until(f"{self.name} says {message!r} {details}", lambda: [line for line in self.lines() if found(line)], limit_s)[-1]
 
     def metric(self, name):
+        """The sum of a metric of ours over its labels."""
+        return self.metric_of(f"dumbwaiter_{name}")
+
+    def metric_of(self, name):
         """The sum of a metric over its labels."""
         text = self.gateway.ask("GET", "/metrics")[1]
-        values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == f"dumbwaiter_{name}"]
+        values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
         assert values, f"no metric {name}"
         return sum(values)
 
@@ -376,7 +381,7 @@ def a_topic_made_anew_under_its_name_is_noticed(secured):
 
 
 def what_is_too_large_becomes_a_dead_letter_and_the_rest_of_its_batch_goes_through(secured):
-    with secured.house("large", made=False) as house:
+    with secured.house("large", more='dead_letter_topic = "large-dead"\n', made=False) as house:
         house.orders(20)
         too_large = house.orders(1, note=secrets.token_hex(4500))
         house.orders(20)
@@ -392,6 +397,31 @@ def what_is_too_large_becomes_a_dead_letter_and_the_rest_of_its_batch_goes_throu
         house.orders(2)
         house.delivers()
         house.ledger(secured.kafka, without=too_large + alone)
+        what_is_kept_is_told(secured.kafka, house, too_large + alone)
+
+
+def what_is_kept_is_told(kafka, house, kept):
+    """To the dead letter topic, which is missing so far, and takes no more than the other."""
+    house.says("dead letters wait for their topic", "large-dead")
+    kafka.create_topic("large-dead", max_message_bytes=4000)
+    told = lambda: sorted(int(record["headers"]["gateway-seq"]) for record in sarama.read(kafka.brokers(), "large-dead"))
+    parts.until("dead and held events are told", lambda: set(told()) == set(kept), HEALS_WITHIN_S)
+    before = told()
+    first, held = sarama.read(kafka.brokers(), "large-dead")[:2]
+    if "dead-letter-behind" in first["headers"]:
+        first, held = held, first  # it went out once more, without its value
+    why = {name.removeprefix("dead-letter-"): value for name, value in first["headers"].items()}
+    assert (why["topic"], why["state"], first["value"]) == (house.topic, "dead", ""), first
+    assert "MessageSizeTooLarge" in why["reason"] and why["since"].startswith("20") and int(why["attempts"]) > 0, first
+    assert held["headers"]["dead-letter-behind"] == why["gateway-seq"], held
+    assert json.loads(held["value"])["orderId"] == held["key"] == first["key"] == why["key"], held
+    parts.until("all is well with the topic", lambda: "large-dead" not in str(house.gateway.ask("GET", "/health")[1]["attention"]))
+    house.gateway.kill()
+    house.gateway.start()
+    for letter in house.gateway.ask("GET", "/api/v1/dead-letters")[1]["deadLetters"]:
+        decision = lambda: house.gateway.ask("POST", f"/api/v1/dead-letters/{letter['seq']}", {"decision": "discard"})[0] == 200
+        parts.until("it is discarded", decision, HEALS_WITHIN_S)
+    assert told() == before, "a crash repeats nothing that was told, and a decision loses nothing"
 
 
 def a_quota_only_delays(secured):

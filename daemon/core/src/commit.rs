@@ -339,7 +339,10 @@ impl Gateway {
 
     /// Offsets ride on a commit that is made anyway, or are due after a minute.
     fn draft_offsets(&self, now: Now, draft: &mut Draft) {
-        let due = self.downlink.due_since().is_some_and(|since| self.stopping || now.mono_ms >= since + OFFSETS_AFTER_MS);
+        let due = self
+            .downlink
+            .due_since()
+            .is_some_and(|since| self.stopping || self.downlink.is_urgent() || now.mono_ms >= since + OFFSETS_AFTER_MS);
         if draft.changes.is_empty() && !due {
             return;
         }

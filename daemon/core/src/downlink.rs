@@ -41,6 +41,7 @@ pub struct Downlink {
     /// Next offsets that are not stored yet.
     due: BTreeMap<PartitionName, i64>,
     due_since: Option<u64>,
+    urgent: bool,
 }
 
 impl Downlink {
@@ -99,6 +100,19 @@ impl Downlink {
             }
         }
         self.due_since = (!self.due.is_empty()).then_some(now);
+        self.urgent &= !self.due.is_empty();
+    }
+
+    /// A place in a log that is stored with the next commit, and causes one: what lies below it would be told twice.
+    pub fn place(&mut self, at: PartitionName, place: i64, now: u64) {
+        self.due.insert(at, place);
+        self.due_since.get_or_insert(now);
+        self.urgent = true;
+    }
+
+    /// Whether what is due waits for no other commit.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
     }
 
     /// Since when an offset has been due.

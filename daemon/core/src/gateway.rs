@@ -81,6 +81,8 @@ pub struct Gateway {
 
     pub(crate) next_seq: Seq,
     pub(crate) queued_bytes: u64,
+    /// The dead letter topic has what is kept up to there; `None` without such a topic.
+    pub(crate) told: Option<Seq>,
     /// The progress that is on disk.
     pub(crate) forgotten: Seq,
     pub(crate) forget_since: Option<u64>,
@@ -192,6 +194,7 @@ impl Gateway {
             loads: BTreeMap::new(),
             next_seq: opened.next_seq,
             queued_bytes: opened.queued_bytes,
+            told: None,
             forgotten: opened.progress,
             forget_since: None,
             flights: Flights::default(),
@@ -295,6 +298,12 @@ impl Gateway {
             }
             Input::Decide { reply_to, dead, decision, by } => self.decide(now, reply_to, dead, decision, by),
             Input::Command { reply_to, by, deed } => self.command(now, reply_to, &by, deed),
+            Input::Told { upto, at } => {
+                self.told = Some(upto);
+                if let (Some(at), Ok(place)) = (at, i64::try_from(upto.0)) {
+                    self.downlink.place(at, place, now.mono_ms);
+                }
+            }
             Input::Stopping => self.stopping = true,
             Input::Tick => {}
         }
@@ -543,6 +552,10 @@ impl Gateway {
         let keyed_to_us = record.key.as_deref() == Some(self.settings.gateway.as_str().as_bytes());
         if record.select == Select::Partition && !keyed_to_us {
             self.tally.statuses_foreign += 1;
+            return self.pass_over(now, record);
+        }
+        if record.value.is_none() {
+            // A compacted topic's way to forget a key. The house forgets by itself.
             return self.pass_over(now, record);
         }
         match self.settings.dialect.decode(&record) {

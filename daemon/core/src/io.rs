@@ -133,6 +133,14 @@ pub enum Input {
         /// What it is.
         deed: Deed,
     },
+    /// The dead letter topic has all that is kept up to there. Told once at the start if there is such a topic: what it does not have is
+    /// not decided about.
+    Told {
+        /// All at or below it.
+        upto: Seq,
+        /// Under which name to remember it, if it is to be.
+        at: Option<PartitionName>,
+    },
     /// The gateway is about to end: what is due some time is due now. [`crate::Gateway::is_settled`] says when nothing is left to write.
     Stopping,
     /// Nothing but time passed.

@@ -29,7 +29,7 @@ const HELD_RECORDS: usize = 3;
 enum Stage {
     /// It waits for its order's lane.
     Waiting,
-    /// Everything up to there has to be accounted for and forgotten.
+    /// Everything up to there has to be accounted for and forgotten, and told to the dead letter topic.
     Settling { upto: Seq },
     /// What is kept is looked up.
     Loading,
@@ -130,7 +130,8 @@ impl Gateway {
         }
         let settling: Vec<_> = self.settling().map(|(dead, release)| (dead, release.give_up_at)).collect();
         for (dead, give_up_at) in settling {
-            let settled = self.releases.get(&dead).is_some_and(|r| matches!(r.stage, Stage::Settling { upto } if upto <= self.forgotten));
+            let settled = |upto| upto <= self.forgotten && self.told.is_none_or(|told| upto <= told);
+            let settled = self.releases.get(&dead).is_some_and(|r| matches!(r.stage, Stage::Settling { upto } if settled(upto)));
             if settled {
                 self.load_release(dead);
             } else if give_up_at <= now.mono_ms {

@@ -78,6 +78,7 @@ impl Changes {
             brokers,
             topic,
             dead_letter_topic,
+            dead_letter_alarm,
             status_topic,
             partitioner,
             compression,
@@ -89,6 +90,7 @@ impl Changes {
         } = newer;
         self.stays("kafka.topic", &running.topic, topic);
         self.stays("kafka.dead_letter_topic", &running.dead_letter_topic, dead_letter_topic);
+        self.stays("kafka.dead_letter_alarm", &running.dead_letter_alarm, dead_letter_alarm);
         self.stays("kafka.status_topic", &running.status_topic, status_topic);
         self.stays("kafka.partitioner", &running.partitioner, partitioner);
         self.kafka |= self.live("kafka.brokers", &running.brokers, brokers);

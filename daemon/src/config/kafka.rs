@@ -12,6 +12,8 @@ use gateway::io::Select;
 
 /// Most status topics.
 pub const DOWNLINKS_MAX: usize = 16;
+/// Dead letters at which new orders are refused: an alarm comes before.
+const DEAD_LETTER_ALARM_MAX: u64 = 10_000;
 /// In a downlink's topic it stands for the gateway's id.
 const GATEWAY_PATTERN: &str = "{gateway}";
 
@@ -22,9 +24,10 @@ pub struct Kafka {
     pub brokers: Vec<Broker>,
     /// Where events go.
     pub topic: TopicName,
-    /// Where dead letters go as well.
-    #[allow(dead_code, reason = "dead letters stay in the store so far")]
-    pub dead_letter_topic: TopicName,
+    /// Where dead letters and what is held behind them go as well; `None` if they stay here alone.
+    pub dead_letter_topic: Option<TopicName>,
+    /// So many dead letters are a person's business.
+    pub dead_letter_alarm: u64,
     /// Where the sign of life goes; `None` if it is off.
     pub status_topic: Option<TopicName>,
     /// How a key becomes a partition.
@@ -105,8 +108,9 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect, context: &Context
         section.problem(origin, "brokers", "is empty; give at least one, brokers = \"k1:9092,k2:9092\"");
     }
     let topic = section.or("topic", known_topic("order-events"));
-    let dead_letter_topic = section.or("dead_letter_topic", known_topic("order-events-dlq"));
-    let status_topic = read_status_topic(&mut section);
+    let dead_letter_topic = read_optional_topic(&mut section, "dead_letter_topic", "order-events-dlq");
+    let dead_letter_alarm = section.within("dead_letter_alarm", 1, 1..=DEAD_LETTER_ALARM_MAX);
+    let status_topic = read_optional_topic(&mut section, "status_topic", "gateway-status");
     let partitioner = section.or("partitioner", dialect.partitioner());
     // The centre's own producers write it, so all that read them can read it; zstd is smaller, and refused by Kafka before 2.1.
     let compression = section.or("compression", Compression::Snappy);
@@ -124,6 +128,7 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect, context: &Context
         brokers: brokers?.value,
         topic,
         dead_letter_topic,
+        dead_letter_alarm,
         status_topic,
         partitioner,
         compression,
@@ -139,13 +144,12 @@ fn known_topic(name: &str) -> TopicName {
     name.parse().expect("the callers give valid names")
 }
 
-fn read_status_topic(section: &mut Section<'_>) -> Option<TopicName> {
-    const KEY: &str = "status_topic";
-    let Some(At { origin, value }) = section.get::<String>(KEY) else { return Some(known_topic("gateway-status")) };
+fn read_optional_topic(section: &mut Section<'_>, key: &'static str, default: &str) -> Option<TopicName> {
+    let Some(At { origin, value }) = section.get::<String>(key) else { return Some(known_topic(default)) };
     if value.is_empty() {
         return None;
     }
-    value.parse().map_err(|e| section.problem(&origin, KEY, format!("'{value}' {e}; empty turns it off"))).ok()
+    value.parse().map_err(|e| section.problem(&origin, key, format!("'{value}' {e}; empty turns it off"))).ok()
 }
 
 fn read_sasl(section: &mut Section<'_>, security: Security, context: &Context<'_>) -> Option<Sasl> {

@@ -65,7 +65,7 @@ fn the_example_is_right_and_shows_the_defaults() {
     same(|c| format!("{:?} {:?} {:?} {} {:?} {:?}", c.board, c.delivery, c.dialect, c.strict_orders, c.log, c.downlinks));
     same(|c| {
         let k = c.kafka.as_ref().unwrap();
-        format!("{} {} {:?} {:?} {:?} {:?}", k.topic, k.dead_letter_topic, k.status_topic, k.partitioner, k.compression, k.security)
+        format!("{} {:?} {:?} {:?} {:?} {:?}", k.topic, k.dead_letter_topic, k.status_topic, k.partitioner, k.compression, k.security)
     });
     assert_eq!(example.serial[0].baud, 115_200);
     assert_eq!(example.serial[0].framing, Framing::Binary);

@@ -47,14 +47,20 @@ pub fn look(connection: &Connection, downlinks: &[config::Downlink]) -> Vec<Find
     };
     let kafka = &connection.kafka;
     let mut findings = orders(&producer, &config, kafka.topic.as_str());
-    let dead = kafka.dead_letter_topic.as_str();
-    findings.push(match Asked::of(&producer, dead) {
-        Asked::There(count, topic) if topic.may_be_written() => {
-            Finding::Right(format!("kafka.dead_letter_topic: {dead} has {}", parts(count)))
-        }
-        Asked::There(..) => Finding::Note(format!("kafka.dead_letter_topic: {dead} may not be written: {}", grant(connection, "WRITE"))),
-        Asked::Not(why) => Finding::Note(format!("kafka.dead_letter_topic: {dead} {why}; dead letters stay in the gateway alone")),
-    });
+    if let Some(topic) = &kafka.dead_letter_topic {
+        let topic = topic.as_str();
+        findings.push(match Asked::of(&producer, topic) {
+            Asked::There(count, found) if found.may_be_written() => {
+                Finding::Right(format!("kafka.dead_letter_topic: {topic} has {}", parts(count)))
+            }
+            Asked::There(..) => {
+                Finding::Note(format!("kafka.dead_letter_topic: {topic} may not be written: {}", grant(connection, "WRITE")))
+            }
+            Asked::Not(why) => Finding::Note(format!(
+                "kafka.dead_letter_topic: {topic} {why}; dead letters wait for it, and \"\" keeps them in the gateway alone"
+            )),
+        });
+    }
     if let Some(topic) = &kafka.status_topic {
         let topic = topic.as_str();
         findings.push(match Asked::of(&producer, topic) {

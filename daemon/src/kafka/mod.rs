@@ -1,11 +1,12 @@
-//! Kafka: the uplink, the downlink and the sign of life, each with a client of its own.
+//! Kafka: the uplink, the downlink, the sign of life and the dead letter topic, each with a client of its own.
 //!
 //! Nothing here decides: the uplink reports what became of each event and the core decides what to do about it; the downlink hands
 //! records on and the core decides what they mean. Nothing here blocks the event loop: librdkafka's calls that wait run on threads
-//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`, `kafka-replay`).
+//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`, `kafka-dead`, `kafka-replay`).
 
 mod client;
 mod consumer;
+mod dead_letters;
 mod errors;
 mod look;
 mod partitioner;
@@ -18,6 +19,7 @@ mod topics;
 
 pub use client::{Connection, Renewal};
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
+pub use dead_letters::{DeadLetterSettings, DeadLetterTopic, Tell};
 pub use look::{Finding, look, try_out};
 pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
 pub use replay::{Replay, Replayed, Steps as ReplaySteps};

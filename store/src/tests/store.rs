@@ -2,6 +2,7 @@
 
 use super::memory::{Fault, Memory};
 use super::samples;
+use crate::KeptEvent;
 use crate::disk::{COMMIT_RECORDS_MAX, Op, Space, VALUE_BYTES_MAX};
 use crate::layout::{FORMAT, Identity, key};
 use crate::{ApplyError, CommitError, EPOCHS_MAX, OpenError, SESSIONS_MAX, Store};
@@ -210,6 +211,12 @@ fn a_dead_letter_is_found_with_what_is_held_behind_it_and_released_one_by_one() 
     let letter = Some(samples::dead_letter("order-123"));
     let expected = Some(Buried { letter, held: vec![(Seq(2), held)], more: false });
     assert_eq!(store.load(&wanted).unwrap().dead_letter, expected);
+    let seqs = |after, upto, max| -> Vec<u64> {
+        let kept = store.kept_events(Seq(after), Seq(upto), max).unwrap();
+        assert!(kept.iter().all(|(seq, kept)| (*seq == Seq(2)) == matches!(kept, KeptEvent::Held { behind: Seq(1), .. })));
+        kept.iter().map(|(seq, _)| seq.0).collect()
+    };
+    assert_eq!((seqs(0, 9, 9), seqs(0, 9, 2), seqs(1, 2, 9), seqs(3, 9, 9)), (vec![1, 2, 3], vec![1, 2], vec![2], vec![]));
     store.apply(&[Change::Release(Seq(1))]).unwrap();
     let opened = store.reopen().unwrap();
     assert_eq!(opened.releasing, [(Seq(1), samples::order_id("order-123"))], "what is held goes on after a start in between");

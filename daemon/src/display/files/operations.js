@@ -3,9 +3,12 @@
   "use strict";
 
   var REFRESH_MS = 2000;
+  // The server waits for Kafka before it decides.
+  var DECISION_MS = 15000;
 
   var hint = document.getElementById("hint");
   var heardOn = new Date();
+  var shownLetters = 0;
 
   function two(number) {
     return (number < 10 ? "0" : "") + number;
@@ -93,11 +96,77 @@
     line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 && state.damagedStores.length === 0 && state.attention.length === 0 ? "well" : "unwell");
   }
 
+  function said(text) {
+    document.getElementById("letter-said").textContent = text;
+  }
+
+  // The server takes it from its own computer alone, and from no other page.
+  function decide(seq, decision) {
+    var request = new XMLHttpRequest();
+    request.open("POST", "/api/v1/dead-letters/" + seq, true);
+    request.setRequestHeader("Content-Type", "application/json");
+    request.timeout = DECISION_MS;
+    request.onload = function () {
+      var answer = {};
+      try {
+        answer = JSON.parse(request.responseText);
+      } catch (broken) {
+        // The status says enough.
+      }
+      said(request.status === 200 ? "Seq " + seq + ": " + answer.appended + " queued again." : "Seq " + seq + ": " + (answer.message || request.status));
+      letters();
+    };
+    request.onerror = request.ontimeout = function () {
+      said("Seq " + seq + ": no answer. Look whether it is still here, then decide again.");
+    };
+    request.send(JSON.stringify({ decision: decision }));
+  }
+
+  function button(seq, decision, label) {
+    var element = document.createElement("button");
+    element.type = "button";
+    element.textContent = label;
+    element.onclick = function () {
+      if (decision === "retry" || window.confirm("Give this event up for good?")) {
+        element.disabled = true;
+        decide(seq, decision);
+      }
+    };
+    return element;
+  }
+
+  function letters() {
+    live.get("/api/v1/dead-letters", function (found) {
+      if (!found) {
+        return;
+      }
+      var list = document.createDocumentFragment();
+      for (var i = 0; i < found.deadLetters.length; i++) {
+        var letter = found.deadLetters[i];
+        var item = document.createElement("li");
+        var text = letter.orderId + ", " + letter.type + ", seq " + letter.seq + ", " + letter.held + " behind it: " + letter.reason + " ";
+        item.appendChild(document.createTextNode(text));
+        item.appendChild(button(letter.seq, "retry", "Retry"));
+        item.appendChild(document.createTextNode(" "));
+        item.appendChild(button(letter.seq, "discard", "Discard"));
+        list.appendChild(item);
+      }
+      var place = document.getElementById("letter-list");
+      place.textContent = "";
+      place.appendChild(list);
+      document.getElementById("letters").hidden = found.deadLetters.length === 0;
+    });
+  }
+
   function ask() {
     live.get("/api/v1/state", function (state) {
       if (state) {
         heardOn = new Date();
         show(state);
+        if (state.deadLetters !== shownLetters) {
+          shownLetters = state.deadLetters;
+          letters();
+        }
       }
       hint.className = state ? "hint" : "hint shown";
       hint.textContent = state ? "" : "Not live: last news at " + time(heardOn) + ".";

@@ -107,7 +107,9 @@ pub async fn decide(
     match within(&app, app.handle.decide(seq, decision, wish.by.0)).await? {
         Decided::Done { appended } => Ok(json(StatusCode::OK, &json!({"seq": seq.0, "decision": word, "appended": appended}))),
         Decided::Unknown => Err(unknown()),
-        Decided::Busy => Err(Reply::unavailable("the outbox has not drained yet: decide again once Kafka has taken what is queued")),
+        Decided::Busy => Err(Reply::unavailable(
+            "Kafka does not have all yet that is queued or kept: decide again once the outbox has drained and the dead letter topic takes what it is told",
+        )),
         Decided::Full => Err(Reply::unavailable("the disk is full")),
     }
 }
