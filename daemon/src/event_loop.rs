@@ -5,7 +5,7 @@ use crate::attention::{Attention, Subject};
 use crate::clock::Clock;
 use crate::disk_state::{DiskState, DiskWatch};
 use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, ReplayStep, State};
-use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport};
+use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport, topic_of};
 use crate::metrics::Metrics;
 use crate::telling::Telling;
 use crate::unheard::{self, Unheard};
@@ -627,7 +627,7 @@ fn log(notice: &Notice) {
             tracing::info!(seq = dead.0, ?decision, appended, "somebody decided about a dead letter; what it held goes on");
         }
         Notice::PoisonStatus { at, offset, reason } => {
-            tracing::warn!(topic = at.topic, partition = at.partition, offset, reason, "passed over an unreadable status record");
+            tracing::warn!(topic = topic_of(at), partition = at.partition, offset, reason, "passed over an unreadable status record");
         }
         Notice::ForeignEpoch(epoch) => {
             tracing::error!(%epoch, "another gateway writes to Kafka under this gateway's id: give each its own, or stop the copy");

@@ -393,6 +393,21 @@ class Cluster:
                 raise TimeoutError(f"topic {name} is still there")
             time.sleep(0.05)
 
+    def add_partitions(self, name, count):
+        """Makes it so many, and waits until every node knows them."""
+        body = struct.pack(">i", 1) + text(name) + struct.pack(">iii?", count, -1, 10_000, False)
+        self._order(f"{count} partitions of {name}", CREATE_PARTITIONS, body, 8 + len(text(name)))
+        until = time.monotonic() + START_LIMIT_S
+        while any(partition_count(node.direct, name) != count for node in self._alive()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"not every node knows {count} partitions of {name}")
+            time.sleep(0.05)
+
+    def delete_records(self, name, partition, before):
+        """As retention does: what lies below this offset is gone."""
+        body = struct.pack(">i", 1) + text(name) + struct.pack(">iiqi", 1, partition, before, 10_000)
+        self._order(f"delete records of {name}", DELETE_RECORDS, body, 8 + len(text(name)) + 16)
+
     def set_topic(self, name, **config):
         """Changes settings of a topic: max_message_bytes=2000 and the like."""
         entries = b"".join(text(key.replace("_", ".")) + struct.pack(">b", SET) + text(str(value)) for key, value in config.items())
@@ -432,6 +447,8 @@ TOPIC_ALREADY_EXISTS = 36
 METADATA = (3, 4)
 CREATE_TOPICS = (19, 4)
 DELETE_TOPICS = (20, 3)
+DELETE_RECORDS = (21, 0)
+CREATE_PARTITIONS = (37, 0)
 CREATE_ACLS = (30, 1)
 INCREMENTAL_ALTER_CONFIGS = (44, 0)
 ALTER_CLIENT_QUOTAS = (49, 0)

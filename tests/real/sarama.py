@@ -18,7 +18,8 @@ def program():
 
 
 def produce(brokers, topic, keys):
-    """A record for each key, where Sarama's own partitioner puts it. After a tab a key may be followed by its record's value."""
+    """A record for each key, where Sarama's own partitioner puts it. After a tab a key may be followed by its record's value;
+    nothing there makes a tombstone."""
     subprocess.run([program(), "produce", brokers, topic], input="\n".join(keys), text=True, check=True)
 
 

@@ -1,7 +1,8 @@
 //! The downlink: reads the status topics on a thread of its own and hands records on, in order per partition.
 //!
 //! Offsets are the store's: the thread begins where the core left off and never reads what librdkafka committed (the group
-//! `dumbwaiter-{gateway}` is committed for lag tools only). Nothing is skipped in silence: where no offset can be used, what was decided
+//! `dumbwaiter-{gateway}` is committed for lag tools only). They are kept under the topic's name and the ids of cluster and topic: a log
+//! that was made anew under the same name, while the gateway was down as well, is another one and has no offsets yet. Nothing is skipped in silence: where no offset can be used, what was decided
 //! is logged. While the event loop takes no records, none are fetched.
 
 use super::client::{Connection, REFUSED_PAUSE, Refused, Renewal, Voice, drop_within_limit, shown};
@@ -31,6 +32,8 @@ pub const RECORDS_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 256 * 1024;
 /// A partition that is read for the first time is read from so many records before its end, at most.
 const FIRST_RECORDS_MAX: i64 = 10_000;
+/// Between a topic and the id of its log: no topic's name has it.
+const LOG_MARK: char = '#';
 /// How often a stop looks whether the thread has ended.
 const STOP_POLL: Duration = Duration::from_millis(10);
 /// How long `poll` waits for a record before the thread looks at its other duties.
@@ -47,8 +50,8 @@ const LOOK_MISSING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(300);
 /// Topics are asked for their ids this often while no record comes: one made anew under the same name is never told of otherwise.
 const IDENTIFY: Duration = Duration::from_secs(40);
-/// Before anything is fetched, a broker tells a topic's id at once or never: the mock cluster does not.
-const FIRST_ID_LIMIT: Duration = Duration::from_secs(1);
+/// How the ids of librdkafka's mock clusters begin, which leave the question for a topic's id unanswered.
+const MOCK_CLUSTER: &str = "mockCluster";
 /// Offsets are committed for lag tools this often, if they moved.
 const COMMIT: Duration = Duration::from_secs(60);
 /// The lag is measured this often.
@@ -135,14 +138,13 @@ impl Downlink {
 
 /// The partitions to read of a topic that has `count`. Where the centre added partitions, the gateway's own may be another than before:
 /// then the former one is read on as well, until the own one has a stored offset at a start.
-fn wanted(topic: &config::Downlink, gateway: &Name, count: i32, stored: &BTreeMap<PartitionName, i64>) -> BTreeSet<i32> {
+fn wanted(topic: &config::Downlink, gateway: &Name, count: i32, stored: &BTreeMap<i32, i64>) -> BTreeSet<i32> {
     let own = match topic.source {
         DownlinkSource::All | DownlinkSource::Topic => return (0..count).collect(),
         DownlinkSource::Partition(partition) => partition,
         DownlinkSource::Keyed(partitioner) => partition_of(partitioner, gateway.as_str().as_bytes(), count),
     };
-    let of_topic = stored.keys().filter(|at| at.topic == topic.topic.as_str()).map(|at| at.partition).collect::<BTreeSet<_>>();
-    let former = if of_topic.contains(&own) { BTreeSet::new() } else { of_topic };
+    let former = if stored.contains_key(&own) { BTreeSet::new() } else { stored.keys().copied().collect() };
     former.into_iter().chain([own]).filter(|partition| (0..count).contains(partition)).collect()
 }
 
@@ -177,6 +179,8 @@ fn first_offset(stored: Option<i64>, extent: Extent) -> (i64, Why) {
 
 /// A partition that is read.
 struct Reading {
+    /// The name of its log in the store.
+    log: String,
     select: Select,
     next: i64,
     committed: i64,
@@ -184,11 +188,12 @@ struct Reading {
 
 struct Reader {
     settings: DownlinkSettings,
+    /// By the names of the logs, as the store has them.
     stored: BTreeMap<PartitionName, i64>,
     reading: BTreeMap<PartitionName, Reading>,
     missing: BTreeSet<String>,
     /// The topics' ids, as the current consumer found them.
-    ids: BTreeMap<String, String>,
+    ids: BTreeMap<String, Option<String>>,
     /// Why records could not be fetched, since one last was.
     fetch_failure: Option<String>,
     records: mpsc::Sender<Record>,
@@ -258,10 +263,8 @@ impl Reader {
             }
             if now >= identify_at {
                 identify_at = now + IDENTIFY;
-                let anew = self.made_anew(consumer);
-                if !anew.is_empty() {
-                    self.let_go(consumer);
-                    return self.stored.retain(|at, _| !anew.contains(&at.topic));
+                if self.made_anew(consumer) {
+                    return self.let_go(consumer);
                 }
             }
             if now >= commit_at {
@@ -301,22 +304,36 @@ impl Reader {
         }
     }
 
-    /// The topics that have another id than before: a consumer hangs on these, or reads on at an offset that means nothing any more.
-    fn made_anew(&mut self, consumer: &BaseConsumer<Voice>) -> BTreeSet<String> {
-        let mut anew = BTreeSet::new();
-        for (topic, id) in &self.ids {
-            match topics::describe(consumer.client(), topic, ASK_LIMIT) {
-                Ok(found) if found.id != *id => {
-                    tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
-                    anew.insert(topic.clone());
-                }
+    /// Whether a topic has another id than before: a consumer hangs on it, or reads on at an offset that means nothing any more.
+    fn made_anew(&self, consumer: &BaseConsumer<Voice>) -> bool {
+        for (topic, id) in self.ids.iter().filter(|(_, id)| id.is_some()) {
+            match identify(consumer, topic) {
+                Ok(found) if found != *id => return true,
                 Ok(_) => {}
                 // The others would be waited for just as long.
-                Err(RDKafkaErrorCode::OperationTimedOut) => break,
+                Err(RDKafkaErrorCode::OperationTimedOut) => return false,
                 Err(_) => {}
             }
         }
-        anew
+        false
+    }
+
+    /// The name under which the store has the offsets of a topic: with the id of its log, for in another they mean nothing. `None` if
+    /// the store knows an id and no broker tells one.
+    fn log_name(&mut self, topic: &str) -> Option<String> {
+        let known = |at: &&PartitionName| topic_of(at) == topic;
+        let with_id = self.stored.keys().filter(known).any(|at| at.topic != topic);
+        let Some(id) = self.ids.get(topic).and_then(Option::as_ref) else { return (!with_id).then(|| topic.to_owned()) };
+        let log = format!("{topic}{LOG_MARK}{id}");
+        if with_id && !self.stored.keys().any(|at| at.topic == log) {
+            tracing::error!(topic, "a topic was made anew under the same name; what was in it is gone");
+        } else if !with_id {
+            // An earlier release stored no ids.
+            let same = |(at, next): (&PartitionName, &i64)| (PartitionName { topic: log.clone(), partition: at.partition }, *next);
+            let adopted: Vec<_> = self.stored.iter().filter(|(at, _)| known(at)).map(same).collect();
+            self.stored.extend(adopted);
+        }
+        Some(log)
     }
 
     /// Finds out what there is to read and begins what is not read yet; `false` if something is missing.
@@ -339,17 +356,20 @@ impl Reader {
         {
             return self.miss(topic, &format!("it has {count} partitions, and none is number {partition}"));
         }
-        let fresh = wanted(downlink, &self.settings.connection.gateway, count, &self.stored)
+        if !self.ids.contains_key(topic) {
+            match identify(consumer, topic) {
+                Ok(id) => drop(self.ids.insert(topic.to_owned(), id)),
+                Err(code) => return self.miss(topic, &format!("its id is not told: {code:?} ({})", code as i32)),
+            }
+        }
+        let Some(log) = self.log_name(topic) else { return self.miss(topic, "no broker tells its id, by which its offsets are kept") };
+        let of_log = self.stored.iter().filter(|(at, _)| at.topic == log).map(|(at, next)| (at.partition, *next)).collect();
+        let fresh = wanted(downlink, &self.settings.connection.gateway, count, &of_log)
             .into_iter()
             .map(|partition| PartitionName { topic: topic.to_owned(), partition })
             .filter(|at| !self.reading.contains_key(at))
             .collect::<Vec<_>>();
-        if !self.ids.contains_key(topic)
-            && let Ok(found) = topics::describe(consumer.client(), topic, FIRST_ID_LIMIT)
-        {
-            self.ids.insert(topic.to_owned(), found.id);
-        }
-        match self.begin(consumer, downlink.source.select(), &fresh) {
+        match self.begin(consumer, downlink.source.select(), &log, &of_log, &fresh) {
             Ok(()) => {
                 if self.missing.remove(topic) {
                     tracing::info!(topic, "status topic is read");
@@ -371,7 +391,14 @@ impl Reader {
         false
     }
 
-    fn begin(&mut self, consumer: &BaseConsumer<Voice>, select: Select, fresh: &[PartitionName]) -> KafkaResult<()> {
+    fn begin(
+        &mut self,
+        consumer: &BaseConsumer<Voice>,
+        select: Select,
+        log: &str,
+        stored: &BTreeMap<i32, i64>,
+        fresh: &[PartitionName],
+    ) -> KafkaResult<()> {
         if fresh.is_empty() {
             return Ok(());
         }
@@ -379,20 +406,26 @@ impl Reader {
         let mut list = TopicPartitionList::new();
         let mut begun = vec![];
         for (at, extent) in fresh.iter().zip(extents) {
-            let (next, why) = first_offset(self.stored.get(at).copied(), extent);
+            let before = stored.get(&at.partition).copied();
+            let (next, why) = first_offset(before, extent);
             let Extent { begin, end, .. } = extent;
+            let (topic, partition) = (&at.topic, at.partition);
+            let skipped = next - before.filter(|_| why == Why::ExpiredUnread).unwrap_or(begin);
             match why {
-                Why::Resumed => tracing::debug!(topic = at.topic, partition = at.partition, next, end, "status partition is read on"),
-                Why::FirstTime => tracing::info!(topic = at.topic, partition = at.partition, next, begin, end, "status partition is new"),
-                Why::ExpiredUnread => {
-                    tracing::warn!(topic = at.topic, partition = at.partition, next, "status records expired before they were read");
-                }
-                Why::MadeAnew => {
-                    tracing::warn!(topic = at.topic, partition = at.partition, next, end, "status partition was made anew or cut");
-                }
+                Why::Resumed => tracing::debug!(topic, partition, next, end, "status partition is read on"),
+                Why::FirstTime => tracing::info!(
+                    topic,
+                    partition,
+                    next,
+                    end,
+                    skipped,
+                    "status partition is new; what is older than the board shows, or beyond the last 10,000 records, is skipped"
+                ),
+                Why::ExpiredUnread => tracing::warn!(topic, partition, next, end, skipped, "status records expired before they were read"),
+                Why::MadeAnew => tracing::warn!(topic, partition, next, end, skipped, "status partition was made anew or cut"),
             }
             list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next))?;
-            begun.push((at.clone(), Reading { select, next, committed: next }));
+            begun.push((at.clone(), Reading { log: log.to_owned(), select, next, committed: next }));
         }
         consumer.incremental_assign(&list)?;
         self.reading.extend(begun);
@@ -419,7 +452,8 @@ impl Reader {
             tracing::warn!(reason = reason(&error), "kafka consumer could not let go of its partitions");
         }
         let read = std::mem::take(&mut self.reading);
-        self.stored.extend(read.into_iter().map(|(at, reading)| (at, reading.next)));
+        let in_store = |(at, reading): (PartitionName, Reading)| (PartitionName { topic: reading.log, ..at }, reading.next);
+        self.stored.extend(read.into_iter().map(in_store));
     }
 
     fn hand_on(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Closed> {
@@ -429,7 +463,7 @@ impl Reader {
             return Ok(());
         };
         self.fetch_failure = None;
-        let record = record(message, at, reading.select);
+        let record = record(message, PartitionName { topic: reading.log.clone(), ..at }, reading.select);
         reading.next = record.offset + 1;
         self.records.blocking_send(record).map_err(|_| Closed)
     }
@@ -478,6 +512,27 @@ fn record(message: &BorrowedMessage<'_>, at: PartitionName, select: Select) -> R
         gateway_id: header("gateway-id").map(str::to_owned),
         gateway_epoch: header("gateway-epoch").and_then(|text| text.parse().ok()),
         select,
+    }
+}
+
+/// The topic whose log's partition this is.
+pub fn topic_of(at: &PartitionName) -> &str {
+    at.topic.split_once(LOG_MARK).map_or(&at.topic, |(topic, _)| topic)
+}
+
+/// What tells a topic's log from every other, on this cluster and elsewhere; `None` if these brokers tell no ids.
+///
+/// # Errors
+/// It is not known now; another try may tell.
+fn identify(consumer: &BaseConsumer<Voice>, topic: &str) -> Result<Option<String>, RDKafkaErrorCode> {
+    let cluster = consumer.client().fetch_cluster_id(ASK_LIMIT).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+    if cluster.starts_with(MOCK_CLUSTER) {
+        return Ok(None);
+    }
+    match topics::describe(consumer.client(), topic, ASK_LIMIT) {
+        Ok(found) => Ok(Some(format!("{cluster}/{}", found.id))),
+        Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => Ok(None),
+        Err(code) => Err(code),
     }
 }
 
@@ -585,7 +640,7 @@ mod tests {
     }
 
     fn partitions(source: DownlinkSource, count: i32, stored: &[i32]) -> Vec<i32> {
-        let at = |partition: &i32| (PartitionName { topic: "order-status".into(), partition: *partition }, 5);
+        let at = |partition: &i32| (*partition, 5);
         let topic = config::Downlink { topic: "order-status".parse().unwrap(), source };
         wanted(&topic, &"store-042".parse().unwrap(), count, &stored.iter().map(at).collect()).into_iter().collect()
     }

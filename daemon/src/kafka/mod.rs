@@ -18,7 +18,7 @@ mod tests;
 mod topics;
 
 pub use client::{Connection, Renewal};
-pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka};
+pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka, topic_of};
 pub use dead_letters::{DeadLetterSettings, DeadLetterTopic, Tell};
 pub use look::{Finding, look, try_out};
 pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};

@@ -1,6 +1,7 @@
 // Command sarama is the centre as Go services write it: it produces with Sarama's own choice of partitions, and reads everything back.
 //
-//	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key, or what stands before a tab, and the value after it
+//	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key, or what stands before a tab, and the value after it;
+//	                                        nothing after the tab makes a tombstone
 //	sarama read BROKERS TOPIC               prints each record that is there, as a line of JSON, partition by partition
 package main
 
@@ -14,6 +15,9 @@ import (
 
 	"github.com/IBM/sarama"
 )
+
+// batchMax records are on their way at once.
+const batchMax = 1000
 
 const readLimit = 60 * time.Second
 
@@ -43,18 +47,31 @@ func produce(brokers []string, topic string, config *sarama.Config) error {
 		return err
 	}
 	defer producer.Close()
+	var batch []*sarama.ProducerMessage
+	send := func() error {
+		defer func() { batch = batch[:0] }()
+		return producer.SendMessages(batch)
+	}
 	keys := bufio.NewScanner(os.Stdin)
 	for keys.Scan() {
 		key, value, found := strings.Cut(keys.Text(), "\t")
+		message := sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key)}
 		if !found {
 			value = "from the centre"
 		}
-		message := sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.StringEncoder(value)}
-		if _, _, err := producer.SendMessage(&message); err != nil {
-			return err
+		if value != "" {
+			message.Value = sarama.StringEncoder(value)
+		}
+		if batch = append(batch, &message); len(batch) == batchMax {
+			if err := send(); err != nil {
+				return err
+			}
 		}
 	}
-	return keys.Err()
+	if err := keys.Err(); err != nil {
+		return err
+	}
+	return send()
 }
 
 // record is what the test compares; the gateway's records carry its headers.
