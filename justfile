@@ -52,6 +52,11 @@ lines *ARGUMENTS="--long":
     cargo build --package dumbwaiter
     python3 tests/real/lines.py {{ARGUMENTS}}
 
+# The same with `delivery = "exactly-once"` and a reader of committed records: `just exactly-once --kills 1000 --seed 7`.
+exactly-once *ARGUMENTS="--kills 300":
+    cargo build --package dumbwaiter
+    python3 tests/real/exactly_once.py {{ARGUMENTS}}
+
 # The pictures of the README, taken anew by the browser test.
 pictures:
     cargo build --package dumbwaiter

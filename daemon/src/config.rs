@@ -25,10 +25,10 @@ mod values;
 
 pub use changes::Changes;
 pub use files::PemFile;
-pub use kafka::{Downlink, DownlinkSource, Kafka};
+pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use problem::Problems;
 pub use secret::Secret;
-pub use values::{ByteSize, DeliveryMode, Framing, HostPort, LogFormat, LogLevel, MqttUrl};
+pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl};
 
 use gateway::board::BoardRules;
 use gateway::dialect::Dialect;
@@ -70,9 +70,8 @@ pub struct Config {
     pub serial: Vec<SerialPort>,
     /// `[kafka]`, if it is on. Without it events queue until it is.
     pub kafka: Option<Kafka>,
-    /// `[uplink] delivery`.
-    #[allow(dead_code, reason = "there is one mode so far: reading it refuses every other")]
-    pub delivery: DeliveryMode,
+    /// `[uplink]`.
+    pub delivery: Delivery,
     /// `[[downlink]]`: empty without [`Config::kafka`].
     pub downlinks: Vec<Downlink>,
     /// `[centre] dialect`.
@@ -268,7 +267,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let id = gateway.as_ref().map_or_else(|| "gateway".parse().expect("a valid name"), |gateway| gateway.id.clone());
     let mqtt = root.section("mqtt").map(|section| read_mqtt(section, &id, context));
     let kafka = root.section("kafka").map(|section| kafka::read(section, dialect, context));
-    let delivery = kafka::read_delivery(root.section("uplink"), kafka.is_some());
+    let delivery = kafka::read_uplink(root.section("uplink"), kafka.is_some());
     let partitioner = kafka.as_ref().map(|kafka| kafka.as_ref().map_or(dialect.partitioner(), |kafka| kafka.partitioner));
     let downlinks = kafka::read_downlinks(root.sections("downlink"), &id, partitioner);
     root.finish();

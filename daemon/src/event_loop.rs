@@ -376,11 +376,20 @@ impl EventLoop {
                 }
                 self.gateway.handle_all(now, inputs);
             }
-            Report::Uplink(UplinkReport::Ready(producer)) => self.gateway.handle(now, Input::ProducerReady { producer }),
-            Report::Uplink(UplinkReport::Failed { producer, reason }) => {
-                tracing::warn!(reason, "no Kafka producer could be made");
-                self.gateway.handle(now, Input::ProducerFailed { producer });
+            Report::Uplink(UplinkReport::Ready { producer, delivered }) => {
+                self.gateway.handle(now, Input::ProducerReady { producer, delivered });
             }
+            Report::Uplink(UplinkReport::Failed { producer, class, reason }) => {
+                self.gateway.handle(now, Input::ProducerFailed { producer, class, reason });
+            }
+            // Whoever asked sees from a closed channel that the store is away.
+            Report::Uplink(UplinkReport::Place { seq, epoch, reply }) => {
+                let _ = self.rim.store.look(move |store| {
+                    let found = store.place(seq).and_then(|place| Ok((place, store.knows(epoch)?)));
+                    let _ = found.map(|found| reply.send(found).is_ok());
+                });
+            }
+            Report::Uplink(UplinkReport::RepeatsPossible(count)) => self.rim.metrics.repeats_possible(count),
             Report::Uplink(UplinkReport::Line { up }) => {
                 tracing::info!(up, queued = self.gateway.gauges().queued, "the line to Kafka changed");
                 self.publish_state();
@@ -505,8 +514,21 @@ impl EventLoop {
             }
             Output::ShowBoard(board) => drop(self.board.send_replace(board)),
             Output::Sweep { from, keys_max, changed_before_ms } => self.asked(self.rim.store.sweep(from, keys_max, changed_before_ms)),
-            Output::Notice(notice) => log(&notice),
+            Output::Notice(notice) => {
+                self.attend(&notice);
+                log(&notice);
+            }
         }
+    }
+
+    /// What lasts is shown for as long as it lasts.
+    fn attend(&self, notice: &Notice) {
+        let sentence = match notice {
+            Notice::UplinkHeld { reason, .. } => Some(format!("Kafka does not take events; they wait in the outbox: {reason}")),
+            Notice::UplinkBack => None,
+            _ => return,
+        };
+        self.rim.attention.say(Subject::Kafka, sentence);
     }
 
     fn publish_state(&mut self) {

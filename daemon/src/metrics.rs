@@ -97,6 +97,7 @@ struct Inner {
     published: Family<OfTopic, Counter>,
     failed: Family<OfTopic, Counter>,
     retries: Counter,
+    repeats_possible: Counter,
     publish_seconds: Seconds<OfType>,
     outbox_events: Gauge,
     outbox_bytes: Gauge,
@@ -259,6 +260,7 @@ impl Metrics {
             published: Family::default(),
             failed: Family::default(),
             retries: Counter::default(),
+            repeats_possible: Counter::default(),
             publish_seconds: Family::new_with_constructor(seconds),
             outbox_events: Gauge::default(),
             outbox_bytes: Gauge::default(),
@@ -368,6 +370,11 @@ impl Metrics {
         self.0.core.journal_bytes.set_refused(usage.given_up);
     }
 
+    /// So many events were sent that Kafka may have had already.
+    pub fn repeats_possible(&self, count: u64) {
+        self.0.repeats_possible.inc_by(count);
+    }
+
     /// So many damaged stores are kept in the data folder.
     pub fn damaged_stores(&self, count: usize) {
         self.0.damaged_stores.set(clamp(count as u64));
@@ -466,6 +473,7 @@ impl Inner {
         r.register("events_published", "Events that Kafka acknowledged", self.published.clone());
         r.register("events_failed", "Deliveries that Kafka did not take", self.failed.clone());
         r.register("publish_retries", "Events that were sent again", self.retries.clone());
+        r.register("repeats_possible", "Events sent that Kafka may have had already: each is marked", self.repeats_possible.clone());
         r.register("publish_seconds", "From the producer to Kafka's acknowledgement", self.publish_seconds.clone());
         r.register("journal_events", "Delivered events that are kept", self.journal_events.clone());
         r.register("outbox_events", "Events that Kafka does not have yet", self.outbox_events.clone());

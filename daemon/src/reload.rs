@@ -97,7 +97,7 @@ impl Reload {
         }
         let connection = merged.kafka.as_ref().filter(|_| changes.kafka).map(|section| kafka::Connection::new(&merged, section));
         if let Some(connection) = connection.clone() {
-            let uplink = kafka::UplinkSettings::new(connection, merged.dialect, &merged.settings().limits);
+            let uplink = kafka::UplinkSettings::new(connection, merged.dialect, &merged.settings().limits, None);
             let tried = tokio::task::spawn_blocking(move || kafka::try_out(&uplink));
             tried.await.context("trying the brokers panicked")?.map_err(anyhow::Error::msg)?;
         }

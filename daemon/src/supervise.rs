@@ -56,7 +56,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     let store = StoreThread::start(store, move |report| drop(store_reports.send(Report::Store(report))))
         .context("the system gives no thread for the store")?;
     let attention = Attention::default();
-    let kafka = KafkaParts::start(&config, &settings, &opened, (report_sender, status_sender), &attention)
+    let kafka = KafkaParts::start(&config, epoch, &settings, &opened, (report_sender, status_sender), &attention)
         .context("the system gives no thread for Kafka")?;
     let KafkaParts { uplink, downlink, sign_of_life, replay, telling, renewals } = kafka;
     if let Some(downlink) = &downlink {
@@ -162,6 +162,7 @@ struct KafkaParts {
 impl KafkaParts {
     fn start(
         config: &Config,
+        epoch: Epoch,
         settings: &Settings,
         opened: &Opened,
         (reports, statuses): (mpsc::UnboundedSender<Report>, mpsc::Sender<Record>),
@@ -181,8 +182,10 @@ impl KafkaParts {
                 Some(Telling::new(topic, &name, &opened.offsets, reports.clone(), attention.clone()))
             }
         };
-        let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits);
+        let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits, None);
+        // A replay is no part of a transaction: it is marked, and no event of it is new.
         let replay = kafka::Replay::start(uplink.clone(), of_replay)?;
+        let uplink = kafka::UplinkSettings { once: kafka::ExactlyOnce::of(config, epoch), ..uplink };
         let uplink = kafka::Uplink::start(uplink, of_uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
         let sign_of_life = match &section.status_topic {
             None => None,

@@ -4,6 +4,7 @@
 //! DATA_DIR/
 //!   lock         held by the one process that has the folder; its process id, as text
 //!   ballast      zeros: room that is given up only so that a full store can open and drain
+//!   intent       what the uplink is about to commit to Kafka: see the module `intent`
 //!   store/       sled's own files
 //!   store.suspect  made when a page could not be read: the next opening reads every record before it trusts the store
 //!   store.new/   a store that is being made: renamed once it is whole, so that a torn one is never opened

@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod folder;
 mod import;
+mod intent;
 pub mod journal;
 mod layout;
 mod offline;
@@ -28,12 +29,13 @@ pub use error::{ApplyError, CommitError, OpenError, ReadError};
 pub use export::{ExportError, ExportReport};
 pub use folder::Room;
 pub use import::{ImportError, ImportReport, LINE_BYTES_MAX};
+pub use intent::{Intent, IntentFile, Progress};
 pub use offline::{OfflineError, check, export, import};
 pub use reader::Reader;
 pub use reads::KeptEvent;
 pub use rescue::{Aside, aside, open_or_rescue};
 pub use sled_disk::{CommitCost, SledDisk, SledOptions, SledReader, SyncHook};
-pub use store::Store;
+pub use store::{Place, Store};
 pub use thread::{DeadLetters, NotTaken, READ_JOBS_MAX, StoreReport, StoreThread, WRITE_JOBS_MAX};
 
 #[cfg(test)]

@@ -146,6 +146,12 @@ pub(crate) fn head<R: Read>(disk: &R, from: Seq, events_max: usize, bytes_max: u
     Ok(events)
 }
 
+/// The event that waits at a seq, if one does.
+pub(crate) fn queued<R: Read>(disk: &R, seq: Seq) -> Result<Option<OrderEvent>, ReadError> {
+    let key = key::queued(seq);
+    disk.get(&key)?.map(|bytes| value::queued(&key, &bytes)).transpose()
+}
+
 /// Whether all seqs from `first` to `last` are known to be lost. There are few such ranges, and most often none.
 pub(crate) fn is_lost<R: Read>(disk: &R, first: Seq, last: Seq) -> Result<bool, ReadError> {
     Ok(lost(disk)?.iter().any(|(from, to)| *from <= first && last <= *to))

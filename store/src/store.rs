@@ -9,7 +9,7 @@ use crate::journal::{self, JournalUsage, Keep, Page, Trail};
 use crate::layout::{FORMAT, Identity, key};
 use crate::reads::{self, KeptEvent};
 use gateway::event::OrderEvent;
-use gateway::ids::{Name, OrderId, Seq};
+use gateway::ids::{Epoch, Name, OrderId, Seq};
 use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
 use gateway::journal::Command;
 use gateway::order::Projection;
@@ -25,6 +25,17 @@ pub struct Store<D> {
     pub(crate) gateway: Name,
     pub(crate) tail: Tail,
     pub(crate) keep: Keep,
+}
+
+/// What the outbox knows of a seq, and of the epoch under which somebody claims to have given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// All at or below it is accounted for.
+    pub progress: Seq,
+    /// The last seq given.
+    pub last: Seq,
+    /// The epoch of the event that waits there, if one does.
+    pub epoch: Option<Epoch>,
 }
 
 impl<D: Disk> Store<D> {
@@ -167,6 +178,24 @@ impl<D: Disk> Store<D> {
     /// As [`Store::load`].
     pub fn commands(&self) -> Result<Vec<Command>, ReadError> {
         journal::commands(&self.disk)
+    }
+
+    /// What is known of a seq.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn place(&self, seq: Seq) -> Result<Place, ReadError> {
+        let waits = seq.0 > self.tail.progress && seq.0 < self.tail.next_seq;
+        let epoch = if waits { reads::queued(&self.disk, seq)?.map(|event| event.epoch) } else { None };
+        Ok(Place { progress: Seq(self.tail.progress), last: Seq(self.tail.next_seq - 1), epoch })
+    }
+
+    /// Whether an event was ever stored here under this epoch.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn knows(&self, epoch: Epoch) -> Result<bool, ReadError> {
+        Ok(reads::starts(&self.disk)?.iter().any(|start| start.epoch == epoch))
     }
 
     /// Reads every record and compares them with each other: for `store check` and for the simulator. As slow as the store is large.

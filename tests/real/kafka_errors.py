@@ -24,7 +24,7 @@ import certificates
 import kafka_cluster
 import parts
 import sarama
-from kafka_cluster import DESCRIBE, DESCRIBE_CONFIGS, READ, TOPIC, WRITE
+from kafka_cluster import DESCRIBE, DESCRIBE_CONFIGS, GROUP, READ, TOPIC, TRANSACTIONAL_ID, WRITE
 
 # A refused client is given up for 30 s, an event that needs a person is tried again after 30 s.
 HEALS_WITHIN_S = 60
@@ -121,10 +121,10 @@ class House:
         at_home = lambda: self.gateway.ask("GET", f"/api/v1/orders/{order['orderId']}")[1]["payment"] == "PAID"
         parts.until(f"{self.name} hears of the payment", at_home, limit_s)
 
-    def ledger(self, kafka, without=()):
+    def ledger(self, kafka, without=(), committed=False):
         """What Kafka has is what was stored, but `without` some; repeats are counted, for they are marked."""
         seqs, orders, repeats = set(), collections.defaultdict(list), 0
-        for record in sarama.read(kafka.brokers(), self.topic):
+        for record in sarama.read(kafka.brokers(), self.topic, committed):
             headers = record["headers"]
             assert headers["gateway-id"] == self.name, headers
             seq = int(headers["gateway-seq"])
@@ -168,7 +168,7 @@ class Secured:
                 **self._listener("certificate", good),
                 **self._listener("expired", expired),
                 "listener.name.password.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
-                "listener.name.password.plain.sasl.jaas.config": login("plain.PlainLoginModule", "plain", "topic", "status", "check"),
+                "listener.name.password.plain.sasl.jaas.config": login("plain.PlainLoginModule", "plain", "topic", "status", "check", "once", "group"),
                 "listener.name.password.scram-sha-512.sasl.jaas.config": login("scram.ScramLoginModule"),
                 "listener.name.certificate.ssl.client.auth": "required",
                 "listener.name.certificate.ssl.principal.mapping.rules": "RULE:^CN=([a-z]*)$/$1/",
@@ -329,6 +329,38 @@ def a_topic_that_is_denied_is_said_and_taken_once_it_is_allowed(secured):
         house.orders(3)
         house.delivers()
         house.ledger(secured.kafka)
+
+
+def exactly_once(secured, name, allowed, missing, error, advice):
+    """A gateway whose user has not yet all the rights that transactions take: it says so, waits, and never falls back."""
+    security, _ = secured.password(name, "PLAIN", RIGHT)
+    with secured.house(name, "PASSWORD", security, '[uplink]\ndelivery = "exactly-once"', user=name) as house:
+        secured.kafka.allow(name, *allowed)
+        house.orders(3)
+        house.says("Kafka does not take events; they wait in the outbox", error, advice)
+        house.waits(6, kafka="up")
+        attention = house.gateway.ask("GET", "/health")[1]["attention"]
+        assert any(advice in sentence for sentence in attention), attention
+        secured.kafka.allow(name, *missing)
+        # The progress is kept under the topic: so it may be read as well.
+        house.says("Kafka does not take events; they wait in the outbox", f"let this gateway's user READ the topic {house.topic}")
+        secured.kafka.allow(name, READ, TOPIC, house.topic)
+        house.orders(3)
+        house.delivers()
+        assert house.ledger(secured.kafka, committed=True) == 0, "an event came twice"
+        assert house.gateway.ask("GET", "/health")[1]["attention"] == []
+
+
+def a_transactional_id_that_is_denied_is_said_and_taken_once_it_is_allowed(secured):
+    allowed, missing = (READ, GROUP, "dumbwaiter-once:uplink"), (WRITE, TRANSACTIONAL_ID, "dumbwaiter-once")
+    advice = "let this gateway's user WRITE to the transactional id dumbwaiter-once"
+    exactly_once(secured, "once", allowed, missing, "TransactionalIdAuthorizationFailed (53)", advice)
+
+
+def a_group_that_is_denied_is_said_and_taken_once_it_is_allowed(secured):
+    allowed, missing = (WRITE, TRANSACTIONAL_ID, "dumbwaiter-group"), (READ, GROUP, "dumbwaiter-group:uplink")
+    advice = "let this gateway's user READ the group dumbwaiter-group:uplink"
+    exactly_once(secured, "group", allowed, missing, "GroupAuthorizationFailed (30)", advice)
 
 
 def statuses_are_read_without_a_right_on_the_group_and_said_to_be_denied_without_one_on_the_topic(secured):
@@ -558,6 +590,8 @@ CASES = [
     tls_towards_a_plain_port_is_said,
     a_plain_line_towards_a_tls_port_is_said,
     a_topic_that_is_denied_is_said_and_taken_once_it_is_allowed,
+    a_transactional_id_that_is_denied_is_said_and_taken_once_it_is_allowed,
+    a_group_that_is_denied_is_said_and_taken_once_it_is_allowed,
     statuses_are_read_without_a_right_on_the_group_and_said_to_be_denied_without_one_on_the_topic,
     what_check_says_of_connections,
     what_check_says_of_topics_and_rights,

@@ -23,8 +23,8 @@ def produce(brokers, topic, keys):
     subprocess.run([program(), "produce", brokers, topic], input="\n".join(keys), text=True, check=True)
 
 
-def read(brokers, topic):
+def read(brokers, topic, committed=False):
     """All records that are there: partition, offset, key, value, headers; in order within each partition."""
-    command = [program(), "read", brokers, topic]
+    command = [program(), "committed" if committed else "read", brokers, topic]
     lines = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=True).stdout
     return [json.loads(line) for line in lines.splitlines()]

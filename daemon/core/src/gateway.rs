@@ -285,8 +285,10 @@ impl Gateway {
                 }
                 self.uplink.delivered(now.mono_ms, wall_ms, producer, seq, outcome, &mut self.random);
             }
-            Input::ProducerReady { producer } => self.uplink.producer_ready(producer),
-            Input::ProducerFailed { producer } => self.uplink.producer_failed(now.mono_ms, producer, &mut self.random),
+            Input::ProducerReady { producer, delivered } => self.uplink.producer_ready(producer, delivered),
+            Input::ProducerFailed { producer, class, reason } => {
+                self.uplink.producer_failed(now.mono_ms, producer, class, &reason, &mut self.random);
+            }
             Input::Status(record) => self.status(now, record),
             Input::Swept { expired, next } => self.sweep.swept(expired, next),
             Input::OpenSession { reply_to, terminal, session } => {

@@ -89,11 +89,17 @@ pub enum Input {
     ProducerReady {
         /// The new handle.
         producer: ProducerId,
+        /// Kafka has all up to it; `None` if Kafka was not asked.
+        delivered: Option<Seq>,
     },
     /// The handle could not be made; the core asks anew after a backoff.
     ProducerFailed {
         /// The handle that was asked for.
         producer: ProducerId,
+        /// What kind of failure.
+        class: FailureClass,
+        /// For people.
+        reason: String,
     },
     /// A record arrived on a status topic.
     Status(Record),

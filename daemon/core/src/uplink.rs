@@ -69,6 +69,8 @@ pub struct Uplink {
     producer: ProducerId,
     backoff_ms: u64,
     progress: Seq,
+    /// Kafka has all up to it, as it said when the producer was made.
+    delivered: Seq,
     window: VecDeque<Slot>,
     window_bytes: usize,
     /// Bytes of events that were accounted for since they were last asked for.
@@ -98,6 +100,7 @@ impl Uplink {
             producer: ProducerId(0),
             backoff_ms: BACKOFF_MS.0,
             progress: opened.progress,
+            delivered: Seq(0),
             window: VecDeque::new(),
             window_bytes: 0,
             accounted_bytes: 0,
@@ -177,8 +180,9 @@ impl Uplink {
     }
 
     fn push(&mut self, event: Arc<OrderEvent>) {
+        let stage = if self.end() <= self.delivered { Stage::Done } else { Stage::Waiting };
         self.window_bytes += event.weight();
-        self.window.push_back(Slot { event, stage: Stage::Waiting, attempts: 0, alone: false });
+        self.window.push_back(Slot { event, stage, attempts: 0, alone: false });
     }
 
     /// Events became durable: those that fit go into the window without a detour over the disk.
@@ -234,15 +238,22 @@ impl Uplink {
     }
 
     /// The new producer is there.
-    pub fn producer_ready(&mut self, producer: ProducerId) {
+    pub fn producer_ready(&mut self, producer: ProducerId, delivered: Option<Seq>) {
         if producer != self.producer || self.line != Line::Making {
             return;
         }
         self.line = Line::Up;
-        for slot in self.window.iter_mut().filter(|slot| slot.stage == Stage::Sent) {
-            slot.stage = Stage::Waiting;
+        self.delivered = self.delivered.max(delivered.unwrap_or_default());
+        for (seq, slot) in (self.progress.0 + 1..).zip(&mut self.window) {
+            if matches!(slot.stage, Stage::Sent | Stage::Waiting) {
+                slot.stage = if seq <= self.delivered.0 { Stage::Done } else { Stage::Waiting };
+            }
         }
         self.cursor = self.first_waiting();
+        self.advance();
+        if delivered.is_some() && self.window.is_empty() {
+            self.is_back();
+        }
     }
 
     fn first_waiting(&self) -> usize {
@@ -250,9 +261,9 @@ impl Uplink {
     }
 
     /// The new producer could not be made.
-    pub fn producer_failed(&mut self, now: u64, producer: ProducerId, random: &mut Random) {
+    pub fn producer_failed(&mut self, now: u64, producer: ProducerId, class: FailureClass, reason: &str, random: &mut Random) {
         if producer == self.producer && self.line == Line::Making {
-            self.go_down(now, FailureClass::Hold, "no producer could be made", random);
+            self.go_down(now, class, reason, random);
         }
     }
 
@@ -292,10 +303,14 @@ impl Uplink {
         if matches!(slot.stage, Stage::Sent | Stage::Waiting) {
             slot.stage = Stage::Done;
             self.backoff_ms = BACKOFF_MS.0;
-            if self.failed_since.take().is_some() {
-                self.notices.push(Notice::UplinkBack);
-            }
+            self.is_back();
             self.advance();
+        }
+    }
+
+    fn is_back(&mut self) {
+        if self.failed_since.take().is_some() {
+            self.notices.push(Notice::UplinkBack);
         }
     }
 
@@ -397,6 +412,9 @@ impl Uplink {
                 let burial = Burial::Held(dead, Arc::clone(&slot.event));
                 self.burials.push((seq, burial));
                 self.window[self.cursor].stage = Stage::Burying;
+            } else if self.window.range(..self.cursor).any(|slot| slot.stage == Stage::Burying) {
+                // Kafka may keep the progress: it must never stand behind what is neither there nor durably held.
+                return;
             } else {
                 outputs.push_back(Output::Deliver { producer: self.producer, seq, event: Arc::clone(&slot.event) });
                 let slot = &mut self.window[self.cursor];

@@ -5,6 +5,7 @@ use crate::certificates;
 use crate::clock;
 use crate::config::{Config, Environment, HostPort, Problems};
 use crate::kafka::{self, Connection, Finding};
+use gateway::ids::Epoch;
 use serde_json::json;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -85,7 +86,8 @@ fn librdkafka(config: &Config) -> serde_json::Value {
     let Some(section) = &config.kafka else { return json!({}) };
     let connection = Connection::new(config, section);
     let consumer = kafka::downlink_librdkafka(&connection);
-    let producer = kafka::UplinkSettings::new(connection, config.dialect, &config.settings().limits).librdkafka();
+    let once = kafka::ExactlyOnce::of(config, Epoch(0));
+    let producer = kafka::UplinkSettings::new(connection, config.dialect, &config.settings().limits, once).librdkafka();
     json!({"producer": producer, "consumer": consumer})
 }
 

@@ -9,6 +9,7 @@ use super::values::{Broker, Compression, DeliveryMode, SaslMechanism, Security, 
 use gateway::dialect::{Dialect, Partitioner};
 use gateway::ids::Name;
 use gateway::io::Select;
+use std::ops::RangeInclusive;
 
 /// Most status topics.
 pub const DOWNLINKS_MAX: usize = 16;
@@ -16,6 +17,21 @@ pub const DOWNLINKS_MAX: usize = 16;
 const DEAD_LETTER_ALARM_MAX: u64 = 10_000;
 /// In a downlink's topic it stands for the gateway's id.
 const GATEWAY_PATTERN: &str = "{gateway}";
+
+/// Bounds of `uplink.transaction_seconds`: a batch must get through a slow line, and readers must not wait for long for one that was cut off.
+const TRANSACTION_S: RangeInclusive<u64> = 15..=30;
+
+/// `[uplink]`: what Kafka may see of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Once, or again with the same (gateway, epoch, seq).
+    AtLeastOnce,
+    /// Once, for who reads committed events only.
+    ExactlyOnce {
+        /// Brokers end a transaction that is open for longer, in seconds.
+        transaction_s: u64,
+    },
+}
 
 /// `[kafka]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,14 +228,22 @@ fn read_properties(section: Section<'_>) -> Vec<(String, String)> {
     properties
 }
 
-pub(super) fn read_delivery(section: Option<Section<'_>>, has_kafka: bool) -> DeliveryMode {
-    let Some(mut section) = section else { return DeliveryMode::AtLeastOnce };
+pub(super) fn read_uplink(section: Option<Section<'_>>, has_kafka: bool) -> Delivery {
+    let Some(mut section) = section else { return Delivery::AtLeastOnce };
     if !has_kafka {
         section.problem(section.origin(), "", "is of no use without [kafka]; add kafka.brokers");
     }
-    let delivery = section.or("delivery", DeliveryMode::AtLeastOnce);
+    let mode = section.or("delivery", DeliveryMode::AtLeastOnce);
+    let named = section.has("transaction_seconds");
+    let transaction_s = section.within("transaction_seconds", 20_u64, TRANSACTION_S);
+    if named && mode == DeliveryMode::AtLeastOnce {
+        section.problem(section.origin(), "transaction_seconds", "is of no use without delivery = \"exactly-once\"; remove it");
+    }
     section.finish();
-    delivery
+    match mode {
+        DeliveryMode::AtLeastOnce => Delivery::AtLeastOnce,
+        DeliveryMode::ExactlyOnce => Delivery::ExactlyOnce { transaction_s },
+    }
 }
 
 /// `kafka` is the partitioner of `[kafka]`, or `None` without such a section.

@@ -252,6 +252,8 @@ words! {
     DeliveryMode {
         /// Once, or again with the same (gateway, epoch, seq).
         AtLeastOnce = "at-least-once",
+        /// Once, for who reads committed events only.
+        ExactlyOnce = "exactly-once",
     }
 }
 words! {

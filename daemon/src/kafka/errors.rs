@@ -50,6 +50,7 @@ const CLASSES: &[(FailureClass, &[Code])] = &[
             Code::TopicAuthorizationFailed,
             Code::ClusterAuthorizationFailed,
             Code::TransactionalIdAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
             Code::Authentication,
             Code::SaslAuthenticationFailed,
             Code::UnsupportedSASLMechanism,
@@ -163,8 +164,13 @@ mod tests {
     use super::*;
 
     const PAGE: &str = include_str!("../../../docs/operations.md");
-    const SOURCES: [&str; 4] =
-        [include_str!("errors.rs"), include_str!("producer/keeper.rs"), include_str!("consumer.rs"), include_str!("../event_loop.rs")];
+    const SOURCES: [&str; 5] = [
+        include_str!("producer/transactions.rs"),
+        include_str!("errors.rs"),
+        include_str!("producer/keeper.rs"),
+        include_str!("consumer.rs"),
+        include_str!("../event_loop.rs"),
+    ];
     const CASES: [&str; 2] = [include_str!("tests.rs"), include_str!("../../../tests/real/kafka_errors.py")];
 
     /// The cells of each row of the page's table of errors.

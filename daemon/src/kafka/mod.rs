@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides: the uplink reports what became of each event and the core decides what to do about it; the downlink hands
 //! records on and the core decides what they mean. Nothing here blocks the event loop: librdkafka's calls that wait run on threads
-//! with names (`kafka-up`, `kafka-keeper`, `kafka-down`, `kafka-status`, `kafka-dead`, `kafka-replay`).
+//! with names (`kafka-up`, `kafka-commit`, `kafka-keeper`, `kafka-down`, `kafka-status`, `kafka-dead`, `kafka-replay`).
 
 mod client;
 mod consumer;
@@ -21,6 +21,6 @@ pub use client::{Connection, Renewal};
 pub use consumer::{Downlink, DownlinkSettings, Lags, RECORDS_MAX, librdkafka as downlink_librdkafka, topic_of};
 pub use dead_letters::{DeadLetterSettings, DeadLetterTopic, Tell};
 pub use look::{Finding, look, try_out};
-pub use producer::{Delivered, Uplink, UplinkReport, UplinkSettings};
+pub use producer::{Delivered, ExactlyOnce, Uplink, UplinkReport, UplinkSettings};
 pub use replay::{Replay, Replayed, Steps as ReplaySteps};
 pub use sign_of_life::SignOfLife;

@@ -7,11 +7,14 @@
 
 mod handle;
 mod keeper;
+mod resume;
+mod transactions;
 
 use super::client::{Connection, Renewal, shown};
+use crate::config::{self, Config};
 use gateway::dialect::Dialect;
 use gateway::event::OrderEvent;
-use gateway::ids::{Name, ProducerId, Seq};
+use gateway::ids::{Epoch, Name, ProducerId, Seq};
 use gateway::io::{Delivery, FailureClass};
 use gateway::request::EventType;
 use gateway::settings::Limits;
@@ -19,10 +22,12 @@ use handle::{Handle, Ticket};
 use keeper::{Command, Keeper, Line};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use store::Place;
 
 /// Commands that wait for the keeper. The core asks for one producer at a time; beyond it a new producer is refused.
 const COMMANDS_MAX: usize = 4;
@@ -40,6 +45,31 @@ pub struct UplinkSettings {
     pub window_events_max: usize,
     /// The core's `window_bytes_max`, likewise.
     pub window_bytes_max: usize,
+    /// `uplink.delivery = "exactly-once"`; `None` is at least once.
+    pub once: Option<ExactlyOnce>,
+}
+
+/// What transactions need.
+#[derive(Debug, Clone)]
+pub struct ExactlyOnce {
+    /// `store.data_dir`: there the intents are written.
+    pub data_dir: PathBuf,
+    /// Of this start.
+    pub epoch: Epoch,
+    /// `uplink.transaction_seconds`: brokers end a transaction that is open for longer.
+    pub transaction_limit: Duration,
+}
+
+impl ExactlyOnce {
+    /// What a config says; `None` if it wants at least once.
+    pub fn of(config: &Config, epoch: Epoch) -> Option<ExactlyOnce> {
+        match config.delivery {
+            config::Delivery::AtLeastOnce => None,
+            config::Delivery::ExactlyOnce { transaction_s } => {
+                Some(ExactlyOnce { data_dir: config.store.data_dir.clone(), epoch, transaction_limit: Duration::from_secs(transaction_s) })
+            }
+        }
+    }
 }
 
 /// What the uplink tells. The callback that takes it runs on the uplink's threads and inside [`Uplink::deliver`]: it must not block.
@@ -48,14 +78,32 @@ pub enum UplinkReport {
     /// Reports wait in the mailbox. Said when the first comes into an empty one: whoever takes them takes all that came meanwhile.
     Delivered(Arc<Mailbox>),
     /// The handle is there, and the older one is gone with all that it held.
-    Ready(ProducerId),
+    Ready {
+        /// The handle that was asked for.
+        producer: ProducerId,
+        /// Kafka has all up to it; `None` if Kafka was not asked.
+        delivered: Option<Seq>,
+    },
     /// The handle could not be made.
     Failed {
         /// The handle that was asked for.
         producer: ProducerId,
+        /// What kind of failure.
+        class: FailureClass,
         /// For people.
         reason: String,
     },
+    /// What the store knows of a seq, and whether it knows an epoch. A reply that is dropped says that it cannot tell.
+    Place {
+        /// The seq.
+        seq: Seq,
+        /// The epoch.
+        epoch: Epoch,
+        /// Has room for the answer.
+        reply: SyncSender<(Place, bool)>,
+    },
+    /// So many events were sent that Kafka may have had already; each is marked.
+    RepeatsPossible(u64),
     /// The line to the brokers came up or went down.
     Line {
         /// Which of the two.
@@ -167,18 +215,18 @@ impl Uplink {
     pub fn new_producer(&self, producer: ProducerId) {
         if self.commands.try_send(Command::New(producer)).is_err() {
             let reason = "the uplink is still busy with an older handle".into();
-            (self.report)(UplinkReport::Failed { producer, reason });
+            (self.report)(UplinkReport::Failed { producer, class: FailureClass::Hold, reason });
         }
     }
 
     /// Hands an event over. What comes of it is reported, unless the handle is not the current one any more.
-    pub fn deliver(&self, producer: ProducerId, seq: Seq, event: &OrderEvent) {
+    pub fn deliver(&self, producer: ProducerId, seq: Seq, event: &Arc<OrderEvent>) {
         let ticket = Box::new(Ticket { seq, event_type: event.event_type, sent: Instant::now() });
         let current = lock(&self.current);
         let (mailbox, failure) = match &*current {
             Current::Handle(handle) if handle.mailbox().producer == producer => {
-                let outgoing = self.dialect.encode(&self.gateway, seq, event);
-                (handle.mailbox(), handle.send(&self.topic, &outgoing, ticket).err())
+                let encode = || self.dialect.encode(&self.gateway, seq, event);
+                (handle.mailbox(), handle.send(&self.topic, encode, event, ticket).err())
             }
             Current::Refused { mailbox, why, .. } if mailbox.producer == producer => {
                 (mailbox, Some((ticket, Delivery::Failed { class: FailureClass::Person, reason: why.clone() })))
@@ -208,9 +256,9 @@ impl Uplink {
 
 impl UplinkSettings {
     /// What a config decides for the uplink.
-    pub fn new(connection: Connection, dialect: Dialect, limits: &Limits) -> UplinkSettings {
+    pub fn new(connection: Connection, dialect: Dialect, limits: &Limits, once: Option<ExactlyOnce>) -> UplinkSettings {
         let Limits { window_events_max, window_bytes_max, .. } = *limits;
-        UplinkSettings { connection, dialect, window_events_max, window_bytes_max }
+        UplinkSettings { connection, dialect, window_events_max, window_bytes_max, once }
     }
 
     /// What librdkafka is given, by name. Secrets are hidden.
@@ -222,7 +270,7 @@ impl UplinkSettings {
         let messages = (self.window_events_max * 2).to_string();
         let kbytes = ((self.window_bytes_max + self.window_events_max * ENVELOPE_BYTES_MAX) / 1024 + 1).to_string();
         let kafka = &self.connection.kafka;
-        self.connection.config(
+        let mut config = self.connection.config(
             &[
                 ("linger.ms", "5"),
                 // A batch of 1 MB, the default, never gets through a line of 64 kbit/s.
@@ -233,13 +281,22 @@ impl UplinkSettings {
             ],
             &[
                 ("enable.idempotence", "true"),
-                ("enable.gapless.guarantee", "true"),
                 ("acks", "all"),
-                ("message.timeout.ms", "0"),
                 ("partitioner", kafka.partitioner.as_str()),
                 ("compression.type", kafka.compression.as_str()),
             ],
-        )
+        );
+        let Some(once) = &self.once else {
+            config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0");
+            return config;
+        };
+        // An event fails with its transaction, at the latest when that one's time is over; no request may take longer.
+        let limit_ms = once.transaction_limit.as_millis();
+        let request_ms = config.get("socket.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(limit_ms).min(limit_ms);
+        config.set("socket.timeout.ms", request_ms.to_string());
+        config.set("transactional.id", transactions::transactional_id(&self.connection));
+        config.set("transaction.timeout.ms", limit_ms.to_string());
+        config
     }
 }
 

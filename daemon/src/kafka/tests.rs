@@ -42,8 +42,8 @@ fn connect(cluster: &Cluster, partitioner: Partitioner) -> Connection {
     connection(&format!("[gateway]\nid = \"store-042\"\n[kafka]\nbrokers = \"{brokers}\"\npartitioner = \"{partitioner}\""))
 }
 
-fn event(n: u64, order: &str) -> OrderEvent {
-    OrderEvent {
+fn event(n: u64, order: &str) -> Arc<OrderEvent> {
+    Arc::new(OrderEvent {
         epoch: Epoch(0xabc),
         request: RequestKey { terminal: "till-1".parse().unwrap(), request_id: format!("r-{n}").parse().unwrap() },
         id: [7; 16],
@@ -53,7 +53,7 @@ fn event(n: u64, order: &str) -> OrderEvent {
         occurred_at_ms: 1_704_110_400_000,
         clock: Clock::Synced,
         data: format!(r#"{{"n":{n}}}"#),
-    }
+    })
 }
 
 struct Up {
@@ -69,7 +69,8 @@ impl Up {
     fn connect(connection: Connection) -> Up {
         let (sender, reports) = channel();
         let sender = Mutex::new(sender);
-        let settings = UplinkSettings { connection, dialect: Dialect::OrderEvent, window_events_max: 5_000, window_bytes_max: 2 << 20 };
+        let settings =
+            UplinkSettings { connection, dialect: Dialect::OrderEvent, window_events_max: 5_000, window_bytes_max: 2 << 20, once: None };
         let report = Arc::new(move |report| drop(sender.lock().unwrap().send(report)));
         let up = Up { uplink: Uplink::start(settings, Renewal::default(), report).unwrap(), reports };
         up.renew(ProducerId(1));
@@ -89,7 +90,7 @@ impl Up {
 
     fn renew(&self, producer: ProducerId) {
         self.uplink.new_producer(producer);
-        self.wait("ready", |report| matches!(report, UplinkReport::Ready(ready) if ready == producer).then_some(()));
+        self.wait("ready", |report| matches!(report, UplinkReport::Ready { producer: ready, .. } if ready == producer).then_some(()));
     }
 
     fn outcomes(&self, count: usize) -> Vec<(ProducerId, Seq, Delivery)> {

@@ -3,6 +3,8 @@
 //	sarama produce BROKERS TOPIC < keys     a record for each line, the line as key, or what stands before a tab, and the value after it;
 //	                                        nothing after the tab makes a tombstone
 //	sarama read BROKERS TOPIC               prints each record that is there, as a line of JSON, partition by partition
+//	sarama committed BROKERS TOPIC          the same for who reads committed records only; it writes a last record into each partition, and
+//	                                        reads up to it, so it also shows that no open transaction holds readers back
 package main
 
 import (
@@ -36,8 +38,12 @@ func run(args []string) error {
 		return produce(strings.Split(args[1], ","), args[2], config)
 	case len(args) == 3 && args[0] == "read":
 		return read(strings.Split(args[1], ","), args[2], config)
+	case len(args) == 3 && args[0] == "committed":
+		config.Consumer.IsolationLevel = sarama.ReadCommitted
+		config.Producer.Partitioner = sarama.NewManualPartitioner
+		return committed(strings.Split(args[1], ","), args[2], config)
 	default:
-		return fmt.Errorf("usage: sarama produce BROKERS TOPIC | sarama read BROKERS TOPIC")
+		return fmt.Errorf("usage: sarama produce|read|committed BROKERS TOPIC")
 	}
 }
 
@@ -111,6 +117,43 @@ func read(brokers []string, topic string, config *sarama.Config) error {
 	return nil
 }
 
+// endKey is the key of the last record that is read.
+const endKey = "the end of what is read"
+
+func committed(brokers []string, topic string, config *sarama.Config) error {
+	client, err := sarama.NewClient(brokers, config)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	partitions, err := client.Partitions(topic)
+	if err != nil {
+		return err
+	}
+	producer, err := sarama.NewSyncProducerFromClient(client)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	defer out.Flush()
+	for _, partition := range partitions {
+		last := sarama.ProducerMessage{Topic: topic, Partition: partition, Key: sarama.StringEncoder(endKey)}
+		_, offset, err := producer.SendMessage(&last)
+		if err != nil {
+			return err
+		}
+		if err := readPartition(consumer, topic, partition, offset+1, json.NewEncoder(out)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readPartition prints the records before end.
 func readPartition(consumer sarama.Consumer, topic string, partition int32, end int64, out *json.Encoder) error {
 	if end == 0 {
@@ -125,6 +168,12 @@ func readPartition(consumer sarama.Consumer, topic string, partition int32, end 
 	for {
 		select {
 		case message := <-reader.Messages():
+			if string(message.Key) == endKey {
+				if message.Offset+1 >= end {
+					return nil
+				}
+				continue
+			}
 			headers := map[string]string{}
 			for _, header := range message.Headers {
 				headers[string(header.Key)] = string(header.Value)

@@ -196,10 +196,10 @@ impl World {
             return Ok(());
         }
         if self.storm(Fault::NoProducer) && self.dice.chance(400) {
-            return self.feed(Input::ProducerFailed { producer });
+            return self.feed(Input::ProducerFailed { producer, class: FailureClass::Hold, reason: "no producer could be made".into() });
         }
         self.kafka.make(producer);
-        self.feed(Input::ProducerReady { producer })
+        self.feed(Input::ProducerReady { producer, delivered: None })
     }
 
     /// The handle is dropped with all that it holds; what was on the wire may still arrive.

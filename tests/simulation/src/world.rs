@@ -634,7 +634,7 @@ impl World {
                 self.model.reported(*seq, outcome)?;
                 return Ok(false);
             }
-            Input::ProducerReady { producer } => {
+            Input::ProducerReady { producer, .. } => {
                 self.model.producer_ready(*producer);
                 return Ok(false);
             }

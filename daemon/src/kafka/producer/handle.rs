@@ -1,10 +1,12 @@
 //! One librdkafka producer, the thread that polls it, and what it says.
 
 use super::keeper::Line;
+use super::transactions::{Handed, Queue, Shared, Transactions};
 use super::{Mailbox, Report};
 use crate::kafka::client::{Voice, drop_within_limit};
 use crate::kafka::errors::{class, reason};
 use gateway::dialect::Outgoing;
+use gateway::event::OrderEvent;
 use gateway::ids::{ProducerId, Seq};
 use gateway::io::{Delivery, FailureClass};
 use gateway::request::EventType;
@@ -14,6 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, ClientContext, Message};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,18 +28,24 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) struct Handle {
     producer: Arc<BaseProducer<Context>>,
     poller: JoinHandle<()>,
+    /// Of a handle that delivers exactly once.
+    transactions: Option<(Arc<Queue>, JoinHandle<()>)>,
 }
 
 impl Handle {
-    /// Makes one; `made_for` names it in its reports.
+    /// Makes one; `made_for` names it in its reports. One with transactions reports by itself when it is ready.
     pub(super) fn make(
         made_for: ProducerId,
         config: &ClientConfig,
         report: Report,
         line: Arc<Line>,
         voice: Arc<Voice>,
+        once: Option<&Arc<Shared>>,
     ) -> Result<Handle, String> {
+        let (reports, reported) = channel();
+        let report_to = Arc::clone(&report);
         let context = Context {
+            transaction: once.map(|_| reports),
             voice,
             mailbox: Arc::new(Mailbox::new(made_for)),
             broken: AtomicBool::new(false),
@@ -53,8 +62,16 @@ impl Handle {
                 polled.poll(POLL);
             }
         };
-        let poller = std::thread::Builder::new().name("kafka-up".into()).spawn(poll).map_err(|error| error.to_string())?;
-        Ok(Handle { producer, poller })
+        let spawn =
+            |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run).map_err(|e| e.to_string());
+        let poller = spawn("kafka-up", Box::new(poll))?;
+        let transactions = once.map(|shared| {
+            let queue = Arc::new(Queue::new(shared));
+            let (shared, producer, filled) = (Arc::clone(shared), Arc::clone(&producer), Arc::clone(&queue));
+            let transactions = Transactions { id: made_for, shared, producer, queue, reported, report: report_to };
+            Ok::<_, String>((filled, spawn("kafka-commit", Box::new(move || transactions.run()))?))
+        });
+        Ok(Handle { transactions: transactions.transpose()?, producer, poller })
     }
 
     /// Where it reports.
@@ -66,20 +83,45 @@ impl Handle {
     ///
     /// # Errors
     /// What to report, with the ticket back. The handle takes nothing any more.
-    pub(super) fn send(&self, topic: &str, event: &Outgoing<'_>, ticket: Box<Ticket>) -> Result<(), (Box<Ticket>, Delivery)> {
+    pub(super) fn send<'e>(
+        &self,
+        topic: &str,
+        encode: impl FnOnce() -> Outgoing<'e>,
+        event: &'e Arc<OrderEvent>,
+        ticket: Box<Ticket>,
+    ) -> Result<(), (Box<Ticket>, Delivery)> {
         let context = self.producer.context();
         if context.broken.load(Ordering::Relaxed) {
             let reason = "an earlier event of this producer failed".into();
             return Err((ticket, Delivery::Failed { class: FailureClass::Hold, reason }));
         }
-        let headers = event.headers.iter().fold(OwnedHeaders::new_with_capacity(event.headers.len()), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value.as_bytes()) })
-        });
-        let record = BaseRecord::with_opaque_to(topic, ticket).key(event.key).payload(&event.value).headers(headers);
-        self.producer.send(record).map_err(|(error, record)| {
+        if let Some((queue, _)) = &self.transactions {
+            let refused = |handed: Handed| (handed.ticket, failed(&KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)));
+            return queue.push(Handed { ticket, event: Arc::clone(event) }).map_err(refused);
+        }
+        let outgoing = encode();
+        self.producer.send(record(topic, &outgoing, None, ticket)).map_err(|(error, record)| {
             context.broken.store(true, Ordering::Relaxed);
             (record.delivery_opaque, failed(&error))
         })
+    }
+
+    /// Events that it holds.
+    pub(super) fn waiting(&self) -> usize {
+        let queued = self.transactions.as_ref().map_or(0, |(queue, _)| queue.len());
+        queued + usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
+    }
+
+    /// Waits at most so long until Kafka has all that it holds.
+    pub(super) fn flush(&self, limit: Duration) {
+        match &self.transactions {
+            Some((queue, _)) => queue.wait_until_idle(limit),
+            None => {
+                if let Err(error) = self.producer.flush(limit) {
+                    tracing::info!(reason = reason(&error), "events in flight stay in the outbox");
+                }
+            }
+        }
     }
 
     /// The producer alone, for questions that take long: to be asked without holding a lock.
@@ -105,22 +147,52 @@ impl Handle {
     pub(super) fn retire(self) -> bool {
         self.producer.context().ended.store(true, Ordering::Relaxed);
         self.producer.purge(PurgeConfig::default().queue().inflight());
+        if let Some((queue, _)) = &self.transactions {
+            queue.shut();
+        }
         drop_within_limit("uplink", move || {
-            // A poller that panicked polls no more either.
+            // A thread that panicked does nothing more either.
             let _ = self.poller.join();
+            if let Some((_, thread)) = self.transactions {
+                let _ = thread.join();
+            }
             drop(self.producer);
         })
     }
 }
 
+/// A record of an event, with one more header if there is one.
+pub(super) fn record<'a>(
+    topic: &'a str,
+    event: &'a Outgoing<'_>,
+    more: Option<(&str, &str)>,
+    ticket: Box<Ticket>,
+) -> BaseRecord<'a, str, [u8], Box<Ticket>> {
+    let own = event.headers.iter().map(|(key, value)| (*key, value.as_ref()));
+    let headers = own.chain(more).fold(OwnedHeaders::new_with_capacity(event.headers.len() + 1), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value.as_bytes()) })
+    });
+    BaseRecord::with_opaque_to(topic, ticket).key(event.key).payload(event.value.as_slice()).headers(headers)
+}
+
 /// What goes with a message and comes back with its report.
+#[derive(Clone)]
 pub(super) struct Ticket {
     pub(super) seq: Seq,
     pub(super) event_type: EventType,
     pub(super) sent: Instant,
 }
 
+/// What became of an event within a transaction.
+pub(super) struct Reported {
+    pub(super) seq: Seq,
+    /// Partition and offset, or why not.
+    pub(super) outcome: Result<(i32, i64), (FailureClass, String)>,
+}
+
 pub(super) struct Context {
+    /// Who waits for the reports of a transaction.
+    transaction: Option<Sender<Reported>>,
     voice: Arc<Voice>,
     mailbox: Arc<Mailbox>,
     /// An event failed: nothing behind it may be taken, or it would overtake.
@@ -131,6 +203,28 @@ pub(super) struct Context {
     ended: AtomicBool,
     report: Report,
     line: Arc<Line>,
+}
+
+impl Context {
+    /// The handle takes nothing any more.
+    pub(super) fn breaks(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// The handle is being dropped.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Why the handle was given up, if it was.
+    pub(super) fn given_up(&self) -> Option<(FailureClass, String)> {
+        self.given_up.get().cloned()
+    }
+
+    /// Tells what became of an event.
+    pub(super) fn post(&self, ticket: &Ticket, outcome: Delivery) {
+        self.mailbox.post(&self.report, ticket, outcome);
+    }
 }
 
 impl ClientContext for Context {
@@ -159,14 +253,20 @@ impl ProducerContext for Context {
                 Delivery::Acknowledged { partition: message.partition(), offset: message.offset() }
             }
             Err((error, _)) => {
-                self.broken.store(true, Ordering::Relaxed);
-                match self.given_up.get() {
-                    Some((class, why)) => Delivery::Failed { class: *class, reason: why.clone() },
+                self.breaks();
+                match self.given_up() {
+                    Some((class, reason)) => Delivery::Failed { class, reason },
                     None => failed(error),
                 }
             }
         };
-        self.mailbox.post(&self.report, &ticket, outcome);
+        let Some(transaction) = &self.transaction else { return self.post(&ticket, outcome) };
+        let outcome = match outcome {
+            Delivery::Acknowledged { partition, offset } => Ok((partition, offset)),
+            Delivery::Failed { class, reason } => Err((class, reason)),
+        };
+        // A thread that has ended told already that all of its events failed.
+        let _ = transaction.send(Reported { seq: ticket.seq, outcome });
     }
 }
 

@@ -1,11 +1,13 @@
 //! What may take long and must not keep the event loop: making and dropping handles, and asking about the line.
 
 use super::handle::{Context, Handle};
+use super::transactions::Shared;
 use super::{Current, Mailbox, Report, UplinkReport, UplinkSettings, lock};
 use crate::kafka::client::{REFUSED_PAUSE, Refused, Renewal, Voice, explained};
 use crate::kafka::errors::{Refusal, reason};
 use crate::kafka::topics;
 use gateway::ids::ProducerId;
+use gateway::io::FailureClass;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer};
@@ -123,6 +125,8 @@ enum Stall {
 pub(super) struct Keeper {
     settings: UplinkSettings,
     renewal: Renewal,
+    /// Of an uplink that delivers exactly once.
+    once: Option<Arc<Shared>>,
     inbox: Receiver<Command>,
     current: Arc<Mutex<Current>>,
     report: Report,
@@ -150,9 +154,11 @@ impl Keeper {
         let heard = Arc::clone(&line);
         let voice = Arc::new(Voice::new("uplink", move |code, text| heard.hear(code, text)));
         let answered = Instant::now();
+        let once = settings.once.clone().map(|once| Arc::new(Shared::new(&settings, once)));
         Keeper {
             settings,
             renewal,
+            once,
             inbox,
             current,
             report,
@@ -251,15 +257,17 @@ impl Keeper {
         if let Current::Handle(older) = older {
             if self.renewal.is_there() {
                 // It works as far as anybody knows: what is on its way need not be sent twice.
-                drop(older.producer().flush(RENEWAL_FLUSH));
+                older.flush(RENEWAL_FLUSH);
             }
             self.retire(older);
         }
         if let Err(reason) = self.make(producer) {
             tracing::error!(producer = producer.0, reason, "kafka producer could not be made");
-            return (self.report)(UplinkReport::Failed { producer, reason });
+            return (self.report)(UplinkReport::Failed { producer, class: FailureClass::Hold, reason });
         }
-        (self.report)(UplinkReport::Ready(producer));
+        if self.once.is_none() {
+            (self.report)(UplinkReport::Ready { producer, delivered: None });
+        }
         self.probe();
     }
 
@@ -268,11 +276,12 @@ impl Keeper {
             return Err(format!("{} older handles hang; the daemon must be started anew", self.abandoned));
         }
         if let Some(connection) = self.renewal.take() {
+            self.once = self.once.take().map(|shared| Arc::new(shared.renewed(connection.clone())));
             self.settings.connection = connection;
         }
         let config = self.settings.config();
         let (report, line, voice) = (Arc::clone(&self.report), Arc::clone(&self.line), Arc::clone(&self.voice));
-        *lock(&self.current) = Current::Handle(Handle::make(producer, &config, report, line, voice)?);
+        *lock(&self.current) = Current::Handle(Handle::make(producer, &config, report, line, voice, self.once.as_ref())?);
         self.topic_id = TopicId::Unasked;
         Ok(())
     }
@@ -283,10 +292,9 @@ impl Keeper {
             self.answered = Instant::now();
             return self.unstall();
         }
-        let Some(producer) = lock(&self.current).handle().map(Handle::producer) else {
+        let Some((producer, waiting)) = lock(&self.current).handle().map(|handle| (handle.producer(), handle.waiting())) else {
             return;
         };
-        let waiting = producer.in_flight_count();
         if waiting == 0 && self.line.is_up() && self.answered.elapsed() < PROBE_IDLE {
             return;
         }
@@ -316,7 +324,7 @@ impl Keeper {
     }
 
     /// A handle may hang without an error when its topic is made anew (librdkafka #4898): then it is given up.
-    fn was_made_anew(&mut self, producer: &BaseProducer<Context>, topic: &str, waiting: i32) -> bool {
+    fn was_made_anew(&mut self, producer: &BaseProducer<Context>, topic: &str, waiting: usize) -> bool {
         let limit = match self.topic_id {
             TopicId::Unasked => FIRST_ID_LIMIT,
             TopicId::Told(_) if waiting > 0 => PROBE_LIMIT,
@@ -338,7 +346,7 @@ impl Keeper {
         true
     }
 
-    fn say_stalled(&mut self, topic: &MetadataTopic, waiting: i32) {
+    fn say_stalled(&mut self, topic: &MetadataTopic, waiting: usize) {
         if let Stall::Since(since) = self.stall
             && since.elapsed() >= STALLED
         {
@@ -358,9 +366,7 @@ impl Keeper {
         let Current::Handle(handle) = std::mem::take(&mut *lock(&self.current)) else {
             return;
         };
-        if let Err(error) = handle.producer().flush(flush) {
-            tracing::info!(reason = reason(&error), "events in flight stay in the outbox");
-        }
+        handle.flush(flush);
         handle.retire();
     }
 }
