@@ -412,7 +412,7 @@ impl Uplink {
                 let burial = Burial::Held(dead, Arc::clone(&slot.event));
                 self.burials.push((seq, burial));
                 self.window[self.cursor].stage = Stage::Burying;
-            } else if self.window.range(..self.cursor).any(|slot| slot.stage == Stage::Burying) {
+            } else if !self.burials.is_empty() {
                 // Kafka may keep the progress: it must never stand behind what is neither there nor durably held.
                 return;
             } else {
