@@ -136,6 +136,9 @@ fn status_text(health: &Value) -> String {
     if health.get("damagedStores").and_then(Value::as_u64).is_some_and(|count| count > 0) {
         text.push_str("a damaged store was moved aside and is kept: see /operations\n");
     }
+    for sentence in health.get("attention").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        let _ = writeln!(text, "{}", plain(sentence));
+    }
     text
 }
 
@@ -281,6 +284,13 @@ mod tests {
         assert_eq!(of("0.0.0.0:81"), "127.0.0.1:81");
         assert_eq!(of("[::]:81"), "[::1]:81");
         assert_eq!(of("10.0.0.1:81"), "10.0.0.1:81");
+    }
+
+    #[test]
+    fn what_a_person_should_see_to_is_said_with_the_status() {
+        let health =
+            json!({"service": "dumbwaiter", "version": "1", "status": "healthy", "kafka": "down", "queued": 2, "attention": ["a\nb"]});
+        assert_eq!(status_text(&health), "dumbwaiter 1: healthy\nKafka   down\nqueued  2\na\u{fffd}b\n");
     }
 
     #[test]
