@@ -27,7 +27,9 @@ MEMORY_MAX_MB = 96
 # After an outage of less than two minutes.
 BACK_S = 2
 SLOW = {"delay_s": 0.3, "bytes_per_s": 64_000 / 8}
+# Of what the line can carry. Within twenty seconds one pause of TCP's, or of a machine that others use, is a third of it.
 SHARE_MIN = 0.8
+SHORT_SHARE_MIN = 0.4
 
 
 class Outpost(houses.House):
@@ -156,7 +158,7 @@ def it_is_slow_and_late(post, long):
     print(f"   {share:.2f} of the line, {(post.published() - published) / seconds:.0f} events/s", flush=True)
     post.line.set()
     post.carries()
-    assert share >= SHARE_MIN, f"only {share:.2f} of the line"
+    assert share >= (SHARE_MIN if long else SHORT_SHARE_MIN), f"only {share:.2f} of the line"
 
 
 def a_third_is_lost(post, long):
