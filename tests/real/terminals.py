@@ -26,11 +26,13 @@ def new_order(order):
 
 
 class Terminal(threading.Thread):
-    """Orders, one after the other, from creation to delivery. `answered` holds (request, answer) of all that was stored."""
+    """Orders, one after the other, from creation to delivery. `answered` holds (request, answer) of all that was stored; `pause_s` is
+    between each answer and the next request."""
 
     def __init__(self, name):
         super().__init__(daemon=True)
         self.name = name
+        self.pause_s = 0
         self.answered = []
         self.broken = None
         self._enough = threading.Event()
@@ -60,6 +62,7 @@ class Terminal(threading.Thread):
             answer = self.ask(request)
             if answer is not None and answer["result"] == "stored":
                 self.answered.append((request, answer))
+                self._enough.wait(self.pause_s)
                 return answer
             if answer is not None:
                 if answer["code"] not in ("busy", "full"):
