@@ -449,3 +449,57 @@ impl Uplink {
 fn by_order(opened: &Opened) -> BTreeMap<OrderId, Seq> {
     opened.dead.iter().map(|(seq, order)| (order.clone(), *seq)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Clock;
+    use crate::ids::{Epoch, RequestKey};
+    use crate::request::EventType;
+
+    fn event(order: &str) -> Arc<OrderEvent> {
+        Arc::new(OrderEvent {
+            epoch: Epoch(1),
+            request: RequestKey { terminal: "till-1".parse().unwrap(), request_id: order.parse().unwrap() },
+            id: [0; 16],
+            event_type: EventType::Created,
+            order_id: order.parse().unwrap(),
+            user_id: None,
+            occurred_at_ms: 0,
+            clock: Clock::Synced,
+            data: "{}".into(),
+        })
+    }
+
+    /// What is handed over when the time comes, by the producer that is asked for where one is.
+    fn delivered(uplink: &mut Uplink, now: u64, known: Option<Seq>) -> Vec<u64> {
+        let mut outputs = VecDeque::new();
+        uplink.poll(now, &Limits::default(), &mut outputs);
+        if uplink.line == Line::Making {
+            uplink.producer_ready(uplink.producer, known);
+            uplink.poll(now, &Limits::default(), &mut outputs);
+        }
+        let seq = |output| if let Output::Deliver { seq, .. } = output { Some(seq.0) } else { None };
+        outputs.into_iter().filter_map(seq).collect()
+    }
+
+    #[test]
+    fn nothing_goes_behind_an_event_that_is_not_durably_held_yet() {
+        let opened = Opened { next_seq: Seq(2), progress: Seq(1), dead: vec![(Seq(1), "a".parse().unwrap())], ..Opened::default() };
+        let mut uplink = Uplink::new(&opened);
+        uplink.stored(&[(Seq(2), event("a")), (Seq(3), event("b"))], &Limits::default());
+        assert_eq!(delivered(&mut uplink, 0, None), [0_u64; 0], "that 2 is held is on its way to the disk");
+        let burials = uplink.burials().to_vec();
+        assert!(matches!(burials[..], [(Seq(2), Burial::Held(Seq(1), _))]), "{burials:?}");
+        uplink.buried(&burials);
+        assert_eq!(delivered(&mut uplink, 1, None), [3]);
+    }
+
+    #[test]
+    fn what_kafka_says_that_it_has_is_not_sent_again() {
+        let mut uplink = Uplink::new(&Opened { next_seq: Seq(1), ..Opened::default() });
+        uplink.stored(&[(Seq(1), event("a")), (Seq(2), event("b"))], &Limits::default());
+        assert_eq!(delivered(&mut uplink, 0, Some(Seq(1))), [2]);
+        assert_eq!(uplink.progress(), Seq(1));
+    }
+}
