@@ -233,6 +233,7 @@ impl Config {
             strict_orders: self.strict_orders,
             remember_ms: self.store.remember_days * DAY_MS,
             journal: self.store.journal_days > 0,
+            new_card: None,
             board: self.board,
             dialect: self.dialect,
             limits: Limits { queued_events_max: self.store.max_queued, queued_bytes_max: self.store.max_queued_bytes, ..Limits::default() },

@@ -651,6 +651,15 @@ fn log(notice: &Notice) {
         Notice::PoisonStatus { at, offset, reason } => {
             tracing::warn!(topic = topic_of(at), partition = at.partition, offset, reason, "passed over an unreadable status record");
         }
+        Notice::Rebuilt { recalled } => tracing::info!(recalled, "the new store is rebuilt from this gateway's own events in Kafka"),
+        Notice::NotRebuilt => {
+            tracing::warn!("the store is new and not rebuilt yet; requests are taken, and their events marked data.maybeStored");
+        }
+        Notice::StoredTwice(request) => tracing::warn!(
+            %request.terminal,
+            %request.request_id,
+            "a request was stored before the card was replaced, and once more before that was known: see what came of it twice"
+        ),
         Notice::ForeignEpoch(epoch) => {
             tracing::error!(%epoch, "another gateway writes to Kafka under this gateway's id: give each its own, or stop the copy");
         }

@@ -17,6 +17,9 @@ pub const SESSIONS_MAX: usize = 64;
 /// retention, and no event of that epoch can come back.
 pub const EPOCHS_MAX: usize = 4_096;
 
+/// In place of the first seq of an epoch: it was another device's.
+pub(crate) const NOT_OURS: Seq = Seq(0);
+
 /// What the store keeps in memory about the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tail {
@@ -87,6 +90,7 @@ impl<'d, R: Read> Batch<'d, R> {
             Change::Release(seq) => self.release(*seq)?,
             Change::Session(terminal, session, number) => self.session(terminal, *session, *number)?,
             Change::Epoch(epoch) => self.epoch(*epoch, self.first_seq)?,
+            Change::FormerEpoch(epoch) => self.epoch(*epoch, NOT_OURS)?,
             Change::Expire(what) => self.remove(key::forgettable(what))?,
         }
         Ok(())

@@ -5,9 +5,10 @@
 //! store's outbox must be empty then, and none of the seqs may have been given here. Both hold for a new data folder.
 //!
 //! What was imported is remembered under its epoch and seq in the same batch, so that the same lines, or more of the same export, may be
-//! imported again. Requests and orders are not in an export: a terminal that repeats an exported request is not recognised.
+//! imported again. Requests and orders are not in an export: the next start makes them of the events, as it does for a new store, so it
+//! needs `[kafka]` to recognise a terminal that repeats an exported request.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, NOT_OURS};
 use crate::disk::{COMMIT_RECORDS_MAX, Disk, Read};
 use crate::error::{ApplyError, ReadError};
 use crate::export::Line;
@@ -30,8 +31,6 @@ use std::sync::Arc;
 pub const LINE_BYTES_MAX: u64 = 256 * 1024;
 /// Lines in one commit. A line takes four records at most.
 const LINES_PER_COMMIT: usize = COMMIT_RECORDS_MAX / 8;
-/// In place of the first seq of an epoch: it was another device's.
-const NOT_OURS: Seq = Seq(0);
 
 /// An import that broke off. What was imported so far stays; the same lines may be imported again.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +177,7 @@ impl<D: Disk> Store<D> {
                         batch.epoch(epoch, NOT_OURS)?;
                     }
                     batch.put(key::imported(epoch, first), value::encode_seq(last));
+                    batch.put(key::offset(&gateway::rebuild::place()), value::encode_offset(gateway::rebuild::TO_DO));
                     lines += 1;
                 }
             }

@@ -273,6 +273,16 @@ pub(crate) fn starts<R: Read>(disk: &R) -> Result<Vec<Start>, ReadError> {
     Ok(starts)
 }
 
+/// Whether events of an epoch were imported.
+pub(crate) fn imported<R: Read>(disk: &R, epoch: Epoch) -> Result<bool, ReadError> {
+    let mut found = false;
+    for_each(disk, key::all_imported(), |key, _| {
+        found |= matches!(Kind::read(key)?, Kind::Imported(of, _) if of == epoch);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 pub(crate) fn offsets<R: Read>(disk: &R) -> Result<Vec<(PartitionName, i64)>, ReadError> {
     let mut offsets = Vec::new();
     for_each(disk, key::all_offsets(), |key, bytes| {

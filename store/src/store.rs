@@ -1,6 +1,6 @@
 //! The store over any disk: what the core reads and writes, in its own types.
 
-use crate::batch::{Batch, Tail};
+use crate::batch::{Batch, NOT_OURS, Tail};
 use crate::check::{self, CheckReport};
 use crate::disk::{Disk, Op, Read, Space};
 use crate::error::{ApplyError, CommitError, OpenError, ReadError};
@@ -195,7 +195,8 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As [`Store::load`].
     pub fn knows(&self, epoch: Epoch) -> Result<bool, ReadError> {
-        Ok(reads::starts(&self.disk)?.iter().any(|start| start.epoch == epoch))
+        let ours = reads::starts(&self.disk)?.iter().any(|start| start.epoch == epoch && start.first != NOT_OURS);
+        Ok(ours || reads::imported(&self.disk, epoch)?)
     }
 
     /// Reads every record and compares them with each other: for `store check` and for the simulator. As slow as the store is large.
@@ -258,13 +259,15 @@ fn read_opened<R: Read>(disk: &R) -> Result<(Opened, Tail), OpenError> {
     let last = ends.map_or(progress, |[_, (last, _)]| last.max(progress)).max(last_lost);
     let sum = ends.map_or(0, |[_, (_, head)]| head.sum);
     let queued_bytes = reads::sum_at_progress(disk, progress, last)?.map_or(0, |before| sum.saturating_sub(before));
+    let starts = reads::starts(disk)?;
     let opened = Opened {
         next_seq: last.next(),
         progress,
         queued_bytes,
         counters: reads::counters(disk)?,
         open: reads::newest_open_orders(disk, OPEN_ORDERS_MAX)?,
-        epochs: reads::starts(disk)?.into_iter().map(|start| start.epoch).collect(),
+        is_new: starts.iter().all(|start| start.first == NOT_OURS),
+        epochs: starts.into_iter().map(|start| start.epoch).collect(),
         offsets: reads::offsets(disk)?,
         ..reads::buried(disk, progress)?
     };

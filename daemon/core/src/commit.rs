@@ -3,10 +3,11 @@
 use crate::admission::Flight;
 use crate::event::OrderEvent;
 use crate::gateway::{FULL_RETRY_MS, Gateway, StoreState};
-use crate::ids::{CommitId, OrderId, ReplyTo, RequestKey, Seq, Ticket};
-use crate::io::{Change, CommitFailure, Decided, Forgettable, Output, PartitionName, Remembered, Submission};
+use crate::ids::{CommitId, Epoch, OrderId, ReplyTo, RequestKey, Seq, Ticket};
+use crate::io::{BODY_UNKNOWN, Change, CommitFailure, Decided, Forgettable, Output, PartitionName, Remembered, Submission};
 use crate::json;
 use crate::order::{Effect, Projection, Source};
+use crate::rebuild::MAYBE_STORED;
 use crate::release::Released;
 use crate::request::{Answer, Code, EventType, Stored};
 use crate::settings::Settings;
@@ -46,6 +47,7 @@ pub(crate) struct Commit {
     sessions: Vec<ReplyTo>,
     pub commands: Vec<ReplyTo>,
     epoch: bool,
+    pub former_epochs: Vec<Epoch>,
     counters: bool,
     reserved: Vec<Ticket>,
     next_seq_before: Seq,
@@ -94,7 +96,7 @@ impl Gateway {
         let request = &flight.submission.request;
         let reject = |code, message: &str| Some(Answer::rejected(Some(request.id.clone()), code, message, None));
         if let Some(first) = &found.request {
-            if first.body_hash != request.body_hash {
+            if ![request.body_hash, BODY_UNKNOWN].contains(&first.body_hash) {
                 return reject(Code::Conflict, "this request id was used for another request");
             }
             return Some(Answer::Stored(Stored {
@@ -203,6 +205,7 @@ impl Gateway {
         if !self.epoch_stored {
             draft.add(1, Change::Epoch(self.epoch));
             draft.commit.epoch = true;
+            self.draft_rebuild(draft);
         }
     }
 
@@ -229,11 +232,14 @@ impl Gateway {
         let creates = matches!(self.flights.get(&key).map(|f| &f.submission.request.effect), Some(Effect::Create { .. }));
         let ticket = creates.then(|| self.open.reserve_ticket(now.wall));
         draft.commit.reserved.extend(ticket);
+        ticket.map(|_| self.rebuild.ticket_given(occurred_at_ms));
         let Some(flight) = self.flights.get_mut(&key) else { return };
         flight.attempted = true;
         let (submission, order_id) = (&flight.submission, flight.order_id.clone());
         let request = &submission.request;
-        let own = own_fields(&self.settings, submission, ticket, occurred_at_ms);
+        let unsure = self.rebuild.is_under_way();
+        let mut own = own_fields(&self.settings, submission, ticket, occurred_at_ms);
+        own.extend(unsure.then_some((MAYBE_STORED, Value::Bool(true))));
         // What the terminal gave stands; it cannot give what only the gateway knows.
         let mut data: BTreeMap<&str, &Value> = own.iter().map(|(field, value)| (*field, value)).collect();
         data.extend(request.data.iter().map(|(field, value)| (field.as_str(), value)));
@@ -243,7 +249,7 @@ impl Gateway {
                 let mut order = Projection::new(order_id.clone(), |field| data.get(field).copied(), lines.clone(), *lines_omitted, moment);
                 order.ticket = ticket;
                 order.terminal = Some(submission.terminal.clone());
-                order.maybe_stored = submission.maybe_stored;
+                order.maybe_stored = submission.maybe_stored || unsure;
                 Some(order)
             }
             effect => {
@@ -251,7 +257,7 @@ impl Gateway {
                 let known = self.open.get(&order_id).map(|open| open.as_ref().clone()).or(found);
                 known.map(|mut order| {
                     order.apply(effect, Source::House, moment);
-                    order.maybe_stored |= submission.maybe_stored;
+                    order.maybe_stored |= submission.maybe_stored || unsure;
                     order
                 })
             }
@@ -293,7 +299,9 @@ impl Gateway {
         while draft.room_for(STATUS_RECORDS) {
             let Some((number, order)) = self.ready_statuses.pop_front() else { return };
             let mut ticket = None;
-            if let Some(order) = self.applied(now, number, &mut ticket) {
+            if self.draft_recalled(now, number, draft) {
+                // It is drafted.
+            } else if let Some(order) = self.applied(now, number, &mut ticket) {
                 draft_projection(draft, order);
             }
             draft.commit.reserved.extend(ticket);
@@ -398,6 +406,7 @@ impl Gateway {
     pub(crate) fn stored(&mut self, now: Now, id: CommitId) {
         let Some(commit) = self.commit.take_if(|commit| commit.id == id) else { return };
         self.epoch_stored |= commit.epoch;
+        self.epochs.extend(commit.former_epochs);
         for ticket in &commit.reserved {
             self.open.unreserve(*ticket);
         }
@@ -496,7 +505,7 @@ impl Gateway {
     }
 }
 
-fn draft_projection(draft: &mut Draft, order: Projection) {
+pub(crate) fn draft_projection(draft: &mut Draft, order: Projection) {
     let order = Arc::new(order);
     draft.add(2, Change::Project(Arc::clone(&order)));
     draft.commit.projections.push(order);

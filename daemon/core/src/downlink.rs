@@ -5,7 +5,9 @@
 
 use crate::dialect::Incoming;
 use crate::io::{Found, PartitionName};
+use crate::rebuild::Recalled;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// How far a record has come.
 #[derive(Debug)]
@@ -20,13 +22,24 @@ pub enum Stage {
     Done,
 }
 
+/// What a record tells.
+#[derive(Debug)]
+pub enum News {
+    /// It changes nothing.
+    None,
+    /// What the centre says of an order.
+    Status(Incoming),
+    /// An own event, read back.
+    Recalled(Arc<Recalled>),
+}
+
 /// A record in flight.
 #[derive(Debug)]
 pub struct Entry {
-    at: PartitionName,
-    offset: i64,
-    /// `None` for one that changes nothing.
-    pub incoming: Option<Incoming>,
+    /// Where it was read; `None` for one whose offset is not stored.
+    place: Option<(PartitionName, i64)>,
+    /// What it is.
+    pub news: News,
     /// How far it has come.
     pub stage: Stage,
     /// An order that is born at the centre is this house's.
@@ -50,10 +63,10 @@ impl Downlink {
         self.entries.len()
     }
 
-    /// Takes a record in; gives its number. One without `incoming` is done already.
-    pub fn push(&mut self, now: u64, at: PartitionName, offset: i64, incoming: Option<Incoming>, ours: bool) -> u64 {
-        let stage = if incoming.is_some() { Stage::Waiting } else { Stage::Done };
-        self.entries.push_back(Entry { at, offset, incoming, stage, ours });
+    /// Takes a record in; gives its number. One without news is done already.
+    pub fn push(&mut self, now: u64, place: Option<(PartitionName, i64)>, news: News, ours: bool) -> u64 {
+        let stage = if matches!(news, News::None) { Stage::Done } else { Stage::Waiting };
+        self.entries.push_back(Entry { place, news, stage, ours });
         let number = self.first + self.entries.len() as u64 - 1;
         self.settle(now);
         number
@@ -70,10 +83,11 @@ impl Downlink {
         while let Some(entry) = self.entries.front()
             && matches!(entry.stage, Stage::Done)
         {
-            let next = entry.offset + 1;
-            let due = self.due.entry(entry.at.clone()).or_insert(next);
-            *due = (*due).max(next);
-            self.due_since.get_or_insert(now);
+            if let Some((at, offset)) = &entry.place {
+                let due = self.due.entry(at.clone()).or_insert(offset + 1);
+                *due = (*due).max(offset + 1);
+                self.due_since.get_or_insert(now);
+            }
             self.entries.pop_front();
             self.first += 1;
         }
@@ -83,9 +97,9 @@ impl Downlink {
     pub fn offsets_with_commit(&self) -> Vec<(PartitionName, i64)> {
         let mut offsets = self.due.clone();
         let finished = self.entries.iter().take_while(|e| matches!(e.stage, Stage::Done | Stage::Committing));
-        for entry in finished {
-            let due = offsets.entry(entry.at.clone()).or_insert(0);
-            *due = (*due).max(entry.offset + 1);
+        for (at, offset) in finished.filter_map(|entry| entry.place.as_ref()) {
+            let due = offsets.entry(at.clone()).or_insert(0);
+            *due = (*due).max(offset + 1);
         }
         let mut offsets: Vec<_> = offsets.into_iter().collect();
         offsets.sort();
@@ -128,6 +142,20 @@ impl Downlink {
         self.settle(now);
     }
 
+    /// The own event that a record in flight is.
+    pub fn recalled(&self, number: u64) -> Option<&Arc<Recalled>> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        match &self.entries.get(index)?.news {
+            News::Recalled(recalled) => Some(recalled),
+            News::None | News::Status(_) => None,
+        }
+    }
+
+    /// Whether an own event is still to be recalled.
+    pub fn is_recalling(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.news, News::Recalled(_)) && !matches!(entry.stage, Stage::Done))
+    }
+
     /// Whether a record is still to be applied.
     pub fn is_unfinished(&self, number: u64) -> bool {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
@@ -137,8 +165,8 @@ impl Downlink {
     /// The store was opened again: what lies below its offsets is done, everything else that is unfinished is to be looked up again.
     pub fn restart(&mut self, now: u64, stored: &[(PartitionName, i64)]) {
         for entry in &mut self.entries {
-            let below = stored.iter().any(|(at, next)| *at == entry.at && entry.offset < *next);
-            if below {
+            let place = entry.place.as_ref();
+            if place.is_some_and(|(at, offset)| stored.iter().any(|(of, next)| of == at && offset < next)) {
                 entry.stage = Stage::Done;
             } else if !matches!(entry.stage, Stage::Done) {
                 entry.stage = Stage::Waiting;

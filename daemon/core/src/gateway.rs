@@ -3,7 +3,7 @@
 use crate::admission::{Flight, Flights, Lanes, Refusal, Work};
 use crate::board::Board;
 use crate::commit::Commit;
-use crate::downlink::{Downlink, Stage};
+use crate::downlink::{Downlink, News, Stage};
 use crate::event::Clock;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ReplyTo, RequestKey, Seq, SessionId, Ticket};
 use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Opened, Output, Record, Select, Submission, Wanted};
@@ -11,6 +11,7 @@ use crate::journal::{Journal, Sent};
 use crate::open_orders::OpenOrders;
 use crate::order::{Effect, Moment, Projection};
 use crate::random::Random;
+use crate::rebuild::Rebuild;
 use crate::release::Releases;
 use crate::request::{Answer, Code};
 use crate::settings::Settings;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 pub(crate) const BUSY_RETRY_MS: u64 = 1_000;
 /// How long it is asked to wait when there is no room, and how often a full disk is tried.
 pub(crate) const FULL_RETRY_MS: u64 = 5_000;
+/// How long it is asked to wait while a new store is rebuilt.
+const REBUILD_RETRY_MS: u64 = 2_000;
 /// First and longest wait between two tries to open the store again.
 const REOPEN_BACKOFF_MS: (u64, u64) = (500, 30_000);
 /// How often orders are looked at whose time on the board is over.
@@ -97,11 +100,12 @@ pub struct Gateway {
     pub(crate) releases: Releases,
     pub(crate) kept: Kept,
     pub(crate) journal: Journal,
+    pub(crate) rebuild: Rebuild,
 
     pub(crate) open: OpenOrders,
     pub(crate) downlink: Downlink,
     pub(crate) uplink: Uplink,
-    epochs: BTreeSet<Epoch>,
+    pub(crate) epochs: BTreeSet<Epoch>,
     foreign: BTreeSet<Epoch>,
     board_changed: bool,
     shown: Arc<Board>,
@@ -127,6 +131,12 @@ pub struct Tally {
     pub statuses_applied: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
+    /// Requests that a new store remembers again.
+    pub recalled: u64,
+    /// Of those, what it had stored once more before.
+    pub stored_twice: u64,
+    /// Starts of other gateways with our id that were heard of.
+    pub strangers: u64,
 }
 
 /// How full everything is.
@@ -158,6 +168,8 @@ pub struct Gauges {
     pub kept: Kept,
     /// New orders are taken.
     pub accepting: bool,
+    /// The store is new, and its own events are still to be read back from Kafka.
+    pub rebuilding: bool,
     /// Since when the uplink has been failing, monotonic milliseconds.
     pub uplink_failed_since: Option<u64>,
     /// The last seq given.
@@ -177,13 +189,16 @@ impl Gateway {
             counters_at: now.mono_ms + crate::commit::COUNTERS_AFTER_MS,
             forget_not_before: 0,
         };
+        let rebuild = Rebuild::new(&settings, &opened, now);
+        // Then what was before this store has an age.
+        let older_ms = if rebuild.is_under_way() { settings.remember_ms } else { 0 };
         let mut gateway = Gateway {
             settings,
             epoch,
             epoch_stored: false,
             random: Random::new(seed),
             started_mono_ms: now.mono_ms,
-            run_base_ms: opened.counters.running_ms,
+            run_base_ms: opened.counters.running_ms.max(older_ms),
             last_wall_ms: opened.counters.last_wall_ms,
             store: StoreState::Open,
             reopen_backoff_ms: REOPEN_BACKOFF_MS.0,
@@ -207,6 +222,7 @@ impl Gateway {
             releases: Releases::new(),
             kept: Kept::default(),
             journal: Journal::default(),
+            rebuild,
             open,
             downlink: Downlink::default(),
             uplink,
@@ -290,6 +306,7 @@ impl Gateway {
                 self.uplink.producer_failed(now.mono_ms, producer, class, &reason, &mut self.random);
             }
             Input::Status(record) => self.status(now, record),
+            Input::Recall(recall) => self.recall(now, recall),
             Input::Swept { expired, next } => self.sweep.swept(expired, next),
             Input::OpenSession { reply_to, terminal, session } => {
                 if self.sessions_opening.len() >= SESSIONS_OPENING_MAX {
@@ -336,7 +353,7 @@ impl Gateway {
             StoreState::Closed { retry_at } => Some(retry_at),
         };
         let board_at = self.board_changed.then_some(self.timers.board_show_at);
-        let always = [self.uplink.wake_at(), store_at, board_at, Some(self.timers.board_check_at)];
+        let always = [self.uplink.wake_at(), store_at, board_at, Some(self.timers.board_check_at), self.rebuild.refuses_until()];
         // A time that passes while nothing can be done about it is no reason to wake.
         let free = self.store == StoreState::Open && self.commit.is_none();
         let forget_after_ms = if self.release_settles() { 0 } else { crate::commit::FORGET_AFTER_MS };
@@ -388,7 +405,8 @@ impl Gateway {
             open_orders_crowded_out,
             dead_letters: self.uplink.dead_letters(),
             kept: self.kept,
-            accepting: self.accepting,
+            accepting: self.accepting && self.rebuild.refuses_until().is_none(),
+            rebuilding: self.rebuild.is_under_way(),
             uplink_failed_since: self.uplink.failed_since(),
             last_seq: self.next_seq.0 - 1,
             tally: self.tally,
@@ -432,6 +450,11 @@ impl Gateway {
             // What is in flight waits for the disk's word; whoever comes now need not.
             let answer =
                 Answer::rejected(Some(request.id.clone()), Code::Busy, "the disk fails; the store is not open", Some(FULL_RETRY_MS));
+            return self.answer(reply_to, answer);
+        }
+        if self.rebuild.refuses_until().is_some() {
+            let message = "the store is new: what this gateway stored before is being read back from Kafka";
+            let answer = Answer::rejected(Some(request.id.clone()), Code::Busy, message, Some(REBUILD_RETRY_MS));
             return self.answer(reply_to, answer);
         }
         let limits = &self.settings.limits;
@@ -482,9 +505,10 @@ impl Gateway {
             }
             // It was part of a commit that seemed to fail, and happened.
             Work::Status(number) if !self.downlink.is_unfinished(number) => self.leave(order),
-            Work::Status(number) if in_memory => self.status_loaded(number, Found::default()),
+            Work::Status(number) if in_memory && self.downlink.recalled(number).is_none() => self.status_loaded(number, Found::default()),
             Work::Status(number) => {
-                let wanted = Wanted { request: None, order: Some(order.clone()), session: None, dead_letter: None };
+                let request = self.downlink.recalled(number).map(|recalled| recalled.request.clone());
+                let wanted = Wanted { request, order: Some(order.clone()), session: None, dead_letter: None };
                 self.load(Target::Status(number), wanted);
             }
             Work::Close => self.closing.push_back(order.clone()),
@@ -516,8 +540,12 @@ impl Gateway {
 
     fn status_loaded(&mut self, number: u64, found: Found) {
         let Some(entry) = self.downlink.get_mut(number) else { return };
-        let Some(incoming) = &entry.incoming else { return };
-        self.ready_statuses.push_back((number, incoming.order_id.clone()));
+        let order = match &entry.news {
+            News::None => return,
+            News::Status(incoming) => incoming.order_id.clone(),
+            News::Recalled(recalled) => recalled.incoming.order_id.clone(),
+        };
+        self.ready_statuses.push_back((number, order));
         entry.stage = Stage::Ready(Box::new(found));
     }
 
@@ -546,7 +574,9 @@ impl Gateway {
         let own = record.gateway_id.as_deref() == Some(self.settings.gateway.as_str());
         if own && let Some(epoch) = record.gateway_epoch {
             self.tally.statuses_own += 1;
-            if !self.epochs.contains(&epoch) && epoch != self.epoch && self.foreign.len() < 64 && self.foreign.insert(epoch) {
+            let known = epoch == self.epoch || self.epochs.contains(&epoch) || self.rebuild.is_under_way();
+            if !known && self.foreign.len() < 64 && self.foreign.insert(epoch) {
+                self.tally.strangers += 1;
                 self.outputs.push_back(Output::Notice(Notice::ForeignEpoch(epoch)));
             }
             return self.pass_over(now, record);
@@ -565,7 +595,7 @@ impl Gateway {
                 let named = incoming.restaurant_id.as_ref().is_some_and(|id| self.settings.restaurant_ids.contains(id));
                 let ours = keyed_to_us || named || record.select == Select::Topic;
                 let order = incoming.order_id.clone();
-                let number = self.downlink.push(now.mono_ms, record.at, record.offset, Some(incoming), ours);
+                let number = self.downlink.push(now.mono_ms, Some((record.at, record.offset)), News::Status(incoming), ours);
                 self.enter(&order, Work::Status(number));
             }
             Err(reason) => {
@@ -577,7 +607,7 @@ impl Gateway {
     }
 
     fn pass_over(&mut self, now: Now, record: Record) {
-        self.downlink.push(now.mono_ms, record.at, record.offset, None, false);
+        self.downlink.push(now.mono_ms, Some((record.at, record.offset)), News::None, false);
     }
 
     /// What a status record makes of its order; `None` if it changes nothing.
@@ -585,7 +615,7 @@ impl Gateway {
         let moment = self.moment(now);
         let entry = self.downlink.get_mut(number)?;
         let stage = std::mem::replace(&mut entry.stage, Stage::Committing);
-        let (Stage::Ready(found), Some(incoming)) = (stage, &entry.incoming) else { return None };
+        let (Stage::Ready(found), News::Status(incoming)) = (stage, &entry.news) else { return None };
         let known = self.open.get(&incoming.order_id).map(|open| open.as_ref().clone()).or(found.order);
         match (known, &incoming.effect) {
             (Some(mut order), effect) => {
@@ -664,6 +694,7 @@ impl Gateway {
             self.outputs.push_back(Output::Reopen);
         }
         self.check_board(now);
+        self.check_rebuild(now);
         self.uplink.poll(now.mono_ms, &self.settings.limits, &mut self.outputs);
         self.queued_bytes = self.queued_bytes.saturating_sub(self.uplink.take_accounted_bytes());
         if self.uplink.progress() > self.forgotten {

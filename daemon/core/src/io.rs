@@ -5,6 +5,7 @@ use crate::event::OrderEvent;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
 use crate::journal::{Command, Deed, Mark};
 use crate::order::Projection;
+use crate::rebuild::Recall;
 use crate::request::{Answer, Request};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -103,6 +104,8 @@ pub enum Input {
     },
     /// A record arrived on a status topic.
     Status(Record),
+    /// A new store's own events are read back from Kafka; only after [`Opened::to_rebuild`].
+    Recall(Recall),
     /// Answer to [`Output::Sweep`].
     Swept {
         /// Keys of remembered requests and of closed orders that expired.
@@ -298,10 +301,13 @@ pub struct Found {
     pub dead_letter: Option<Buried>,
 }
 
+/// In place of a hash, of a request that was read back from Kafka: whatever comes under its id counts as its repeat.
+pub const BODY_UNKNOWN: [u8; 16] = [0; 16];
+
 /// What is kept of a request: enough to give the first answer again and to see a conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// Hash of the parsed request.
+    /// Hash of the parsed request, or [`BODY_UNKNOWN`].
     pub body_hash: [u8; 16],
     /// The order that it was about.
     pub order_id: OrderId,
@@ -358,6 +364,8 @@ pub enum Change {
     Session(Name, SessionId, u64),
     /// An epoch of this store.
     Epoch(Epoch),
+    /// An epoch of the store that this one takes the place of.
+    FormerEpoch(Epoch),
     /// Remove what has expired.
     Expire(Forgettable),
 }
@@ -422,7 +430,9 @@ pub struct Opened {
     pub counters: Counters,
     /// The open orders.
     pub open: Vec<Projection>,
-    /// Every epoch of this store.
+    /// No event was ever admitted into it.
+    pub is_new: bool,
+    /// Every epoch of this store, and of those before it that it knows.
     pub epochs: Vec<Epoch>,
     /// Next offsets of the status topics.
     pub offsets: Vec<(PartitionName, i64)>,
@@ -569,4 +579,13 @@ pub enum Notice {
     },
     /// A record with our gateway id and an epoch that this store does not know: another gateway has our identity.
     ForeignEpoch(Epoch),
+    /// A new store is what its own events in Kafka say.
+    Rebuilt {
+        /// Requests that it remembers again.
+        recalled: u64,
+    },
+    /// A new store takes requests before its own events were read back: what it admits is marked.
+    NotRebuilt,
+    /// A request was stored before the store was new, and once more before that was read back.
+    StoredTwice(RequestKey),
 }

@@ -20,6 +20,7 @@ mod money;
 mod open_orders;
 pub mod order;
 mod random;
+pub mod rebuild;
 mod release;
 pub mod request;
 pub mod settings;

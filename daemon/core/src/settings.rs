@@ -17,12 +17,24 @@ pub struct Settings {
     pub remember_ms: u64,
     /// `store.journal_days` is not 0: deliveries are written down.
     pub journal: bool,
+    /// `store.new_card`; `None` where there is no Kafka to rebuild a new store from.
+    pub new_card: Option<NewCard>,
     /// `[board]`.
     pub board: BoardRules,
     /// `centre.dialect`.
     pub dialect: Dialect,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// How long a new store refuses requests while its own events are read back from Kafka. What it admits later, and not rebuilt yet, is
+/// marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewCard {
+    /// Until Kafka is reached.
+    pub reach_max_ms: u64,
+    /// Once it is.
+    pub read_max_ms: u64,
 }
 
 /// Open orders that are kept in memory, and that the store reads when it is opened: the newest.

@@ -87,7 +87,9 @@ fn a_new_store_gets_everything_with_its_epoch_and_seq() {
     let mut to = open("store-042");
     assert_eq!(import(&mut to, &lines).unwrap(), ImportReport { queued: 5, dead: 1, held: 1, known: 0 });
     assert_eq!(contents(&mut to), contents(&mut from));
-    assert_eq!(to.reopen().unwrap().epochs, [OLD], "its own events are recognised when they come back");
+    let opened = to.reopen().unwrap();
+    assert_eq!(opened.epochs, [OLD], "its own events are recognised when they come back");
+    assert!(opened.is_new && opened.to_rebuild() && to.knows(OLD).unwrap());
     to.apply(&[Change::Epoch(NEW), enqueue(NEW, 10)]).unwrap();
     assert_eq!(to.check().unwrap().problems, [""; 0]);
 }

@@ -37,7 +37,18 @@ fn written(store: &Store<Memory>) -> &[Op] {
 #[test]
 fn a_new_store_is_empty_and_begins_at_one() {
     let (_, opened) = Store::open(Memory::default(), samples::name("store-042")).unwrap();
-    assert_eq!(opened, Opened { next_seq: Seq(1), ..Opened::default() });
+    assert_eq!(opened, Opened { next_seq: Seq(1), is_new: true, ..Opened::default() });
+}
+
+#[test]
+fn a_store_is_new_until_its_first_start_is_remembered() {
+    let mut store = open();
+    store.apply(&[Change::FormerEpoch(Epoch(1))]).unwrap();
+    let opened = store.reopen().unwrap();
+    assert!(opened.is_new && opened.epochs == [Epoch(1)], "another store's starts are not its own");
+    assert!(!store.knows(Epoch(1)).unwrap(), "nothing of it was ever stored here");
+    store.apply(&[Change::Epoch(Epoch(2))]).unwrap();
+    assert!(!store.reopen().unwrap().is_new && store.knows(Epoch(2)).unwrap());
 }
 
 #[test]
@@ -414,7 +425,8 @@ impl Model {
                     self.orders.remove(&order);
                 }
             }
-            Change::Counters(_) | Change::Session(..) | Change::Epoch(_) | Change::Journal(_) | Change::Command(_) => {}
+            Change::Counters(_) | Change::Session(..) | Change::Epoch(_) | Change::FormerEpoch(_) => {}
+            Change::Journal(_) | Change::Command(_) => {}
         }
     }
 

@@ -122,6 +122,7 @@ impl Model {
                 ensure!(*epoch == self.life().epoch, "{epoch} is not our epoch");
                 Ok(())
             }
+            Change::FormerEpoch(epoch) => Err(Violation(format!("there was no store before this one, and {epoch} is of it"))),
             Change::Expire(what) => self.may_expire(now, what, reading),
             Change::Release(seq) => self.read_release(*seq, reading),
         }

@@ -81,7 +81,7 @@ impl Image {
                 let highest = self.sessions.entry((terminal.clone(), *session)).or_default();
                 *highest = (*highest).max(*number);
             }
-            Change::Epoch(epoch) => {
+            Change::Epoch(epoch) | Change::FormerEpoch(epoch) => {
                 if !self.epochs.contains(epoch) {
                     self.epochs.push(*epoch);
                 }
@@ -126,6 +126,7 @@ impl Image {
             queued_bytes: self.queued.values().map(|event| event.weight() as u64).sum(),
             counters: self.counters,
             open: self.open_orders().map(|order| order.as_ref().clone()).collect(),
+            is_new: self.epochs.is_empty(),
             epochs: self.epochs.clone(),
             offsets: self.offsets.iter().map(|(at, offset)| (at.clone(), *offset)).collect(),
             dead: self.dead.iter().map(|(seq, letter)| (*seq, letter.event.order_id.clone())).collect(),
