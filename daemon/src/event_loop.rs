@@ -240,11 +240,13 @@ impl EventLoop {
 
     async fn end(self) {
         let (queued, settled) = (self.gateway.gauges().queued, self.gateway.is_settled());
+        // What is in flight on a dead line goes nowhere, and the terminals wait for the next start.
+        let flush = if self.kafka_up() { FLUSH_MAX } else { Duration::ZERO };
         let Rim { store, uplink, sign_of_life, replay, telling, .. } = self.rim;
         // They wait for threads: not on a worker of the runtime.
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(uplink) = uplink {
-                uplink.stop(FLUSH_MAX);
+                uplink.stop(flush);
             }
             if let Some(sign_of_life) = sign_of_life {
                 sign_of_life.stop();

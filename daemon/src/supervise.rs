@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// The ingresses may take so long to close their lines.
 const INGRESS_END_MAX: Duration = Duration::from_secs(3);
 /// The downlink's client may take so long to close; one that hangs is left behind.
-const DOWNLINK_END_MAX: Duration = Duration::from_secs(3);
+const DOWNLINK_END_MAX: Duration = Duration::from_secs(1);
 /// Kafka may take so long for what is still queued when the daemon is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -107,6 +107,8 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     tell_systemd(&[NotifyState::Stopping]);
     tracing::info!("stopping: no new requests are taken");
     stop_ingress.cancel();
+    // Beside the rest: without a broker it takes as long as it may.
+    let downlink_end = downlink.map(|downlink| tokio::task::spawn_blocking(move || downlink.stop(DOWNLINK_END_MAX)));
     let drained = async {
         if tokio::time::timeout(INGRESS_END_MAX, tasks.join()).await.is_err() {
             tracing::warn!("a line did not close in time");
@@ -118,8 +120,8 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         ended = drained => ended.context("the event loop panicked")??,
         () = end_signals.next() => tracing::warn!("told to stop twice: ending at once"),
     }
-    if let Some(downlink) = downlink {
-        tokio::task::spawn_blocking(move || downlink.stop(DOWNLINK_END_MAX)).await?;
+    if let Some(downlink_end) = downlink_end {
+        downlink_end.await?;
     }
     match early {
         None => Ok(()),
