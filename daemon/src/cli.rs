@@ -6,6 +6,8 @@ pub mod centre;
 pub mod check;
 pub mod dead_letters;
 pub mod journal;
+#[cfg(feature = "packaging")]
+pub mod packaging;
 pub mod store;
 
 use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
@@ -39,9 +41,11 @@ pub enum Command {
     Check(CheckArgs),
     /// The whole trip with nothing else installed: terminals, broker, Kafka, centre and outages; ends with a ledger
     #[cfg(feature = "demo")]
+    #[command(hide = cfg!(feature = "packaging"))]
     Demo(DemoArgs),
     /// The reference centre on a real Kafka: confirms orders, takes payments, tells the houses
     #[cfg(feature = "demo")]
+    #[command(hide = cfg!(feature = "packaging"))]
     Centre(CentreArgs),
     /// Ask the running daemon how it is
     Status(AskArgs),
@@ -67,6 +71,13 @@ pub enum Command {
     Store(StoreCommand),
     /// A terminal to try things with
     Terminal(TerminalArgs),
+    /// Write the man pages and the shells' completions of a package
+    #[cfg(feature = "packaging")]
+    #[command(hide = true)]
+    Packaging {
+        /// The folder that they are written to
+        folder: PathBuf,
+    },
 }
 
 /// Where the config is.

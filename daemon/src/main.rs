@@ -76,6 +76,8 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Store(command) => return cli::store::run(&command),
+        #[cfg(feature = "packaging")]
+        Command::Packaging { folder } => cli::packaging::write(&folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }
