@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+import debian
 import kafka_cluster
 import parts
 
@@ -25,30 +26,8 @@ import sarama  # noqa: E402
 import terminals  # noqa: E402
 
 GATEWAY = "store-042"
-# What Debian's installer leaves on a small machine, as far as the package touches it.
-DEBIAN = ["systemd", "systemd-sysv", "dbus", "udev", "tzdata"]
 EXPOSURE_MAX = 1.5
 WATCHDOG_S = 3
-
-
-def debian():
-    """The root folder of a fresh Debian 12, made once."""
-    root = parts.PARTS / "debian"
-    if not root.is_dir():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-            made = pathlib.Path(scratch) / "root"
-            command = [parts.tool("mmdebstrap"), "--quiet", "--variant=minbase", f"--include={','.join(DEBIAN)}", "bookworm", made]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-            made.rename(root)
-    return root
-
-
-def package(version, folder):
-    """The package of this tree's program as `version`."""
-    command = [parts.ROOT / "systemd" / "package", "amd64", "--profile", "dev", "--fast", "--deb-version", version, "-o", folder]
-    done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    return pathlib.Path(parts.ROOT, done.stdout.split()[-1])
 
 
 class Machine(parts.Part):
@@ -56,7 +35,7 @@ class Machine(parts.Part):
 
     def __init__(self, folder, devices):
         self.root = pathlib.Path(folder) / "root"
-        subprocess.run(["cp", "-a", debian(), self.root], check=True)
+        subprocess.run(["cp", "-a", debian.root(), self.root], check=True)
         binds = [f"--bind={ours}:{theirs}" for ours, theirs in devices.items()]
         options = ["--quiet", "--register=no", "--keep-unit", "--console=pipe", "-D", self.root, *binds, "--boot"]
         super().__init__("machine", [parts.tool("systemd-nspawn"), *options], folder)
@@ -112,7 +91,7 @@ class Daemon(parts.Gateway):
 
 
 def story(machine, kafka, till, folder):
-    old, new = package("0.1.0-1~old", folder), package("0.1.0-1", folder)
+    old, new = debian.package("0.1.0-1~old", folder), debian.package("0.1.0-1", folder)
     shown = subprocess.run([parts.tool("lintian"), "--allow-root", "--fail-on", "error", new], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert shown.returncode == 0, shown.stdout
     step("lintian finds no error")
@@ -165,7 +144,9 @@ def story(machine, kafka, till, folder):
     configure(machine, gateway, kafka)
     step("reloads, and keeps what it has when the new config is wrong")
 
-    drop_in(machine, f"WatchdogSec={WATCHDOG_S}")
+    drop_in = debian.Drop(machine.root)
+    drop_in.write(f"WatchdogSec={WATCHDOG_S}")
+    machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "dumbwaiter")
     hung = machine.unit("MainPID")
     machine.run("kill", "-STOP", hung)
@@ -202,7 +183,7 @@ def story(machine, kafka, till, folder):
     assert delivered == sorted([*stored, *on_the_till]), f"{len(delivered)} of {len(stored) + len(on_the_till)}"
     step(f"delivers {len(delivered)}, each once")
 
-    shutil.rmtree(drop_ins(machine))
+    drop_in.remove()
     machine.run("dpkg", "--purge", "dumbwaiter")
     left = machine.run("find", "/etc", "/var/lib", "-name", "*dumbwaiter*", "-not", "-path", "/var/lib/dpkg/*")
     assert not left, left
@@ -217,16 +198,6 @@ def configure(machine, gateway, kafka, board=""):
         f'[mqtt]\nurl = "mqtt://127.0.0.1:1"\nusername = "dumbwaiter"\npassword_file = "mqtt.password"\n'
         f'[kafka]\nbrokers = "{kafka.lines()}"\n{board}'
     )
-
-
-def drop_ins(machine):
-    return machine.root / "etc" / "systemd" / "system" / "dumbwaiter.service.d"
-
-
-def drop_in(machine, *lines):
-    drop_ins(machine).mkdir(parents=True)
-    (drop_ins(machine) / "test.conf").write_text("\n".join(["[Service]", *lines, ""]))
-    machine.run("systemctl", "daemon-reload")
 
 
 def queued(gateway):
