@@ -92,7 +92,8 @@ class Daemon(parts.Gateway):
 
 def story(machine, kafka, till, folder):
     old, new = debian.package("0.1.0-1~old", folder), debian.package("0.1.0-1", folder)
-    shown = subprocess.run([parts.tool("lintian"), "--allow-root", "--fail-on", "error", new], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lintian = [parts.tool("lintian"), "--allow-root", "--fail-on", "error", new]
+    shown = subprocess.run(lintian, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert shown.returncode == 0, shown.stdout
     step("lintian finds no error")
 
