@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a sentence is about: there is one sentence each at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
+    /// The line to Kafka is down.
+    Line,
     /// Why Kafka does not take events.
     Kafka,
     /// The last reload.

@@ -559,6 +559,7 @@ impl EventLoop {
         let dead = gauges.dead_letters as u64;
         let sentence = || format!("{dead} dead letters wait for a decision: see /operations, or dumbwaiter dead-letters list");
         attention.say(Subject::DeadLetters, (dead >= *dead_letter_alarm).then(sentence));
+        attention.say(Subject::Line, self.rim.uplink.as_ref().and_then(|uplink| uplink.outage(crate::clock::wall_ms())));
         if *hears {
             let unheard = self.unheard.look(self.delivered, gauges.tally.statuses_applied, Instant::now());
             metrics.unheard(unheard);

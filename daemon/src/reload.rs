@@ -2,7 +2,8 @@
 //!
 //! All or nothing: only when every file can be read, and the Kafka brokers and the MQTT broker take what changed for them, is anything
 //! taken over. What can be taken over at a start only stays as it was, and is told. No terminal is dropped for it: the MQTT connection
-//! stays and uses what is new at its next connect, Kafka's clients are made anew behind the outbox.
+//! stays and uses what is new at its next connect, Kafka's clients are made anew behind the outbox. A reload that changes nothing has an
+//! effect as well: a line to Kafka that has been down for long is tried at once.
 
 use crate::attention::{Attention, Subject};
 use crate::config::{Changes, Config, Environment};
@@ -29,6 +30,8 @@ pub struct Reload {
     pub handle: Handle,
     /// One for each of Kafka's clients.
     pub renewals: Vec<kafka::Renewal>,
+    /// Whether the line to Kafka is down, for all of them.
+    pub gate: kafka::Gate,
     /// How the MQTT broker is reached, if there is one.
     pub mqtt: Option<watch::Sender<mqtt::Access>>,
     /// The level of the log.
@@ -111,7 +114,9 @@ impl Reload {
         if let Some(connection) = &connection {
             self.renewals.iter().for_each(|renewal| renewal.put(connection.clone()));
         }
-        self.handle.configure(merged.settings(), connection.is_some()).await;
+        // In an outage that lasts, whoever reloads wants the line to be tried.
+        self.gate.hurry();
+        self.handle.configure(merged.settings(), connection.is_some() || self.gate.is_shut()).await;
         self.running.send_replace(Arc::new(merged));
         Ok(changes)
     }

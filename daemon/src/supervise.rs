@@ -56,7 +56,8 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     let store = StoreThread::start(store, move |report| drop(store_reports.send(Report::Store(report))))
         .context("the system gives no thread for the store")?;
     let attention = Attention::default();
-    let kafka = KafkaParts::start(&config, epoch, &settings, &opened, (report_sender, status_sender), &attention)
+    let gate = kafka::Gate::new(random()?);
+    let kafka = KafkaParts::start(&config, epoch, &settings, &opened, (report_sender, status_sender), (&attention, &gate))
         .context("the system gives no thread for Kafka")?;
     let KafkaParts { uplink, downlink, sign_of_life, replay, telling, renewals } = kafka;
     if let Some(downlink) = &downlink {
@@ -91,7 +92,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
     let (running, config) = watch::channel(Arc::new(config));
     tasks.spawn("certificates", certificates::watch(config, metrics.clone(), attention.clone(), stop_ingress.clone().cancelled_owned()));
-    let reload = Reload { path, running, handle, renewals, mqtt, log_level, attention, metrics };
+    let reload = Reload { path, running, handle, renewals, gate, mqtt, log_level, attention, metrics };
     tasks.spawn("reload", reload.run(reload_signal, stop_ingress.clone().cancelled_owned()));
     tell_systemd(&[NotifyState::Ready]);
 
@@ -168,11 +169,11 @@ impl KafkaParts {
         settings: &Settings,
         opened: &Opened,
         (reports, statuses): (mpsc::UnboundedSender<Report>, mpsc::Sender<Record>),
-        attention: &Attention,
+        (attention, gate): (&Attention, &kafka::Gate),
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
         let connection = kafka::Connection::new(config, section);
-        let renewals: [kafka::Renewal; 5] = Default::default();
+        let renewals: [kafka::Renewal; 5] = std::array::from_fn(|_| kafka::Renewal::new(gate));
         let [of_uplink, of_life, of_downlink, of_replay, renewal] = renewals.clone();
         let telling = match &section.dead_letter_topic {
             None => None,

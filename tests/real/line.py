@@ -141,6 +141,7 @@ class Relay:
         self.listener, self.connect = listener, connect
         self.port = listener.getsockname()[1]
         self.taken = 0
+        self.dialed = 0
         self.portal = False
         self._sockets = set()
         self._lock = threading.Lock()
@@ -150,6 +151,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self.listener.accept()
+                self.dialed += 1
                 threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near):

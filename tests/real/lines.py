@@ -12,6 +12,7 @@ import contextlib
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -71,7 +72,11 @@ class Outpost(houses.House):
         parts.until(f"Kafka takes {count} more events", lambda: self.published() >= aim, limit_s)
 
     def is_cut_off(self):
-        parts.until("/health says that Kafka is out of reach", lambda: self.gateway.ask("GET", "/health")[1]["kafka"] == "down")
+        # Where packets vanish, two questions of 5 s each may have to go unanswered, and 5 s lie before each.
+        parts.until("/health says that Kafka is out of reach", lambda: self.health()["kafka"] == "down", 30)
+
+    def health(self):
+        return self.gateway.ask("GET", "/health")[1]
 
     def comes_back(self, within_s):
         began = time.monotonic()
@@ -143,8 +148,41 @@ def packets_vanish(post, long):
     post.is_cut_off()
     post.lasts(90 if long else 10)
     post.line.set()
-    # TCP resends ever more rarely meanwhile, so this takes up to as long again, until the client gives the connection up (socket.timeout.ms).
-    post.comes_back(30)
+    post.comes_back(BACK_S)
+
+
+def it_is_away_for_long(post, long):
+    """The gateway drops its clients, tries once in four minutes, and at once when a person reloads it."""
+    if not long:
+        return
+    post.relay.connect, connect = refuse, post.relay.connect
+    post.relay.hang_up()
+    post.is_cut_off()
+    line_is_told = lambda part: any("the line to Kafka is down since" in each and part in each for each in post.health()["attention"])
+    parts.until("/health says that the line is tried every second", lambda: line_is_told("every second"))
+    parts.until("/health says when the line is tried next", lambda: line_is_told("the next try is at"), 130)
+    # Clients that were about to dial when they were dropped.
+    post.lasts(3)
+    dialed = post.relay.dialed
+    post.lasts(60)
+    # One attempt at most: a knock, which nobody answers.
+    assert post.relay.dialed - dialed <= 1, post.relay.dialed - dialed
+    post.relay.connect = connect
+    post.gateway.process.send_signal(signal.SIGHUP)
+    post.comes_back(BACK_S)
+
+
+def it_comes_back_by_itself(post, long):
+    if not long:
+        return
+    post.line.set(hole=True)
+    post.is_cut_off()
+    post.lasts(150)
+    post.line.set()
+    post.comes_back(245)
+    # All of the backlog goes out, and nothing is left of the outage.
+    post.carries()
+    assert not any("the line to Kafka" in each for each in post.health()["attention"])
 
 
 def it_is_slow_and_late(post, long):
@@ -214,6 +252,8 @@ def the_broker_is_restarted(post, long):
 TESTS = [
     it_is_cut,
     packets_vanish,
+    it_is_away_for_long,
+    it_comes_back_by_itself,
     it_is_slow_and_late,
     a_third_is_lost,
     it_is_up_now_and_then,

@@ -19,7 +19,7 @@ pub mod json;
 mod money;
 mod open_orders;
 pub mod order;
-mod random;
+pub mod random;
 pub mod rebuild;
 mod release;
 pub mod request;

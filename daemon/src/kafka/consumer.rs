@@ -207,6 +207,10 @@ struct Closed;
 impl Reader {
     fn run(mut self) {
         while !self.stopped() {
+            if self.settings.renewal.gate().is_shut() {
+                std::thread::sleep(POLL);
+                continue;
+            }
             if let Some(connection) = self.settings.renewal.take() {
                 self.settings.connection = connection;
             }
@@ -247,7 +251,7 @@ impl Reader {
         self.ids.clear();
         while !self.stopped() {
             let now = Instant::now();
-            if self.settings.renewal.is_there() {
+            if self.settings.renewal.is_there() || self.settings.renewal.gate().is_shut() {
                 return self.let_go(consumer);
             }
             if refused.lasting().is_some() {

@@ -5,7 +5,7 @@
 //! the same gateway, epoch and seq in its headers. A record that is refused for good, alone, goes out once more without its value, which
 //! is most often what is wrong with it; the headers account for it.
 
-use super::client::{Connection, Refused, Renewal, Voice, drop_within_limit};
+use super::client::{Connection, LINE_DOWN, Refused, Renewal, Voice, drop_within_limit};
 use super::errors::{class, reason};
 use gateway::dialect::Dialect;
 use gateway::event::OrderEvent;
@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext};
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,6 +26,8 @@ use store::KeptEvent;
 
 /// A record that is not acknowledged within this time is told again with its whole batch.
 const LIMIT_MS: &str = "30000";
+/// The producer is kept so long for the next batch.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How often the thread looks for acknowledgements.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -138,15 +140,20 @@ struct Teller {
 
 impl Teller {
     fn run(mut self, inbox: &Receiver<Tell>) {
-        while let Ok(Tell { events, upto }) = inbox.recv() {
-            let told = self.tell(&events);
-            if told.is_err() {
-                // It keeps the password and the certificates with which it was made, and may hang on a topic that was made anew.
-                self.drop_producer();
+        loop {
+            match inbox.recv_timeout(IDLE_MAX) {
+                Ok(Tell { events, upto }) => {
+                    let told = self.tell(&events);
+                    if told.is_err() {
+                        // It keeps the password and the certificates with which it was made, and may hang on a topic that was made anew.
+                        self.drop_producer();
+                    }
+                    (self.report)(told.map(|()| upto));
+                }
+                Err(RecvTimeoutError::Timeout) => self.drop_producer(),
+                Err(RecvTimeoutError::Disconnected) => return self.drop_producer(),
             }
-            (self.report)(told.map(|()| upto));
         }
-        self.drop_producer();
     }
 
     fn drop_producer(&mut self) {
@@ -172,7 +179,10 @@ impl Teller {
             self.drop_producer();
             self.settings.connection = connection;
         }
-        let DeadLetterSettings { connection, dialect, topic, .. } = &self.settings;
+        let DeadLetterSettings { connection, dialect, topic, renewal } = &self.settings;
+        if renewal.gate().is_shut() {
+            return Err(LINE_DOWN.into());
+        }
         let producer = match &self.producer {
             Some(producer) => producer,
             None => self.producer.insert(make(connection)?),

@@ -12,11 +12,14 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So long is tried to reach a broker with the settings as they are.
 const REACH_LIMIT: Duration = Duration::from_secs(15);
+/// So long is tried to reach a broker in an outage that lasts: TLS and a password on a line of 64 kbit/s with 600 ms take some 5 s.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// One question may take so long.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// The largest record that an order can become: the request, what the gateway adds to it, and its headers.
@@ -38,7 +41,7 @@ pub enum Finding {
 /// Asks Kafka, and blocks for it: at most about [`REACH_LIMIT`] and some [`ASK_LIMIT`]s a topic.
 pub fn look(connection: &Connection, downlinks: &[config::Downlink]) -> Vec<Finding> {
     let config = connection.config(&[], &[]);
-    let producer = match reach(&config) {
+    let producer = match reach(&config, REACH_LIMIT, false) {
         Ok(producer) => producer,
         Err(why) => {
             let certificate = certificate_trouble(connection).map_or_else(String::new, |why| format!(" ({why})"));
@@ -81,7 +84,19 @@ pub fn look(connection: &Connection, downlinks: &[config::Downlink]) -> Vec<Find
 /// Why not, and what to do.
 pub fn try_out(uplink: &UplinkSettings) -> Result<(), String> {
     let certificate = || certificate_trouble(&uplink.connection).map_or_else(String::new, |why| format!(" ({why})"));
-    reach(&uplink.config()).map(drop).map_err(|why| format!("kafka: the brokers cannot be used: {why}{}", certificate()))
+    reach(&uplink.config(), REACH_LIMIT, false)
+        .map(drop)
+        .map_err(|why| format!("kafka: the brokers cannot be used: {why}{}", certificate()))
+}
+
+/// Whether a broker answers; each broker is dialed once, and it takes at most about [`ATTEMPT_LIMIT`].
+///
+/// # Errors
+/// Why none does.
+pub(super) fn try_once(connection: &Connection) -> Result<(), String> {
+    let never = (2 * ATTEMPT_LIMIT).as_millis().to_string();
+    let config = connection.config(&[], &[("reconnect.backoff.ms", &never), ("reconnect.backoff.max.ms", &never)]);
+    reach(&config, ATTEMPT_LIMIT, true).map(drop)
 }
 
 fn orders(producer: &BaseProducer<Ear>, config: &ClientConfig, topic: &str) -> Vec<Finding> {
@@ -169,11 +184,11 @@ impl Asked {
     }
 }
 
-/// A client to which a broker has answered.
-fn reach(config: &ClientConfig) -> Result<BaseProducer<Ear>, String> {
+/// A client to which a broker has answered; `once` gives up when all brokers were dialed.
+fn reach(config: &ClientConfig, limit: Duration, once: bool) -> Result<BaseProducer<Ear>, String> {
     let made = BaseProducer::<Ear, NoCustomPartitioner>::from_config_and_context(config, Ear::default());
     let producer = made.map_err(|error| reason(&error))?;
-    let until = Instant::now() + REACH_LIMIT;
+    let until = Instant::now() + limit;
     loop {
         let answer = producer.client().fetch_metadata(None, Duration::from_secs(1));
         producer.poll(Duration::ZERO);
@@ -181,6 +196,7 @@ fn reach(config: &ClientConfig) -> Result<BaseProducer<Ear>, String> {
         match (answer, heard) {
             (Ok(_), _) => return Ok(producer),
             (Err(_), Some((true, why))) => return Err(why),
+            (Err(_), Some((false, why))) if once && producer.context().is_alone() => return Err(why),
             (Err(_), Some((false, why))) if Instant::now() > until => return Err(why),
             (Err(error), None) if Instant::now() > until => return Err(reason(&error)),
             (Err(_), Some(_) | None) => {}
@@ -190,18 +206,28 @@ fn reach(config: &ClientConfig) -> Result<BaseProducer<Ear>, String> {
 
 /// Listens to what the client says about its connections.
 #[derive(Default)]
-struct Ear(Mutex<Option<(bool, String)>>);
+struct Ear {
+    why: Mutex<Option<(bool, String)>>,
+    alone: AtomicBool,
+}
 
 impl Ear {
+    /// Whether each broker was dialed and none was reached.
+    fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
+    }
+
     /// Why it failed, and whether waiting is of no use.
     fn heard(&self) -> Option<(bool, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn hear(&self, code: RDKafkaErrorCode, text: &str) {
         let lasts = Refusal::of(code, text).is_some_and(Refusal::lasts);
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if code != RDKafkaErrorCode::AllBrokersDown && !heard.as_ref().is_some_and(|(before, _)| *before) {
+        let mut heard = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            self.alone.store(true, Ordering::Relaxed);
+        } else if !heard.as_ref().is_some_and(|(before, _)| *before) {
             *heard = Some((lasts, explained(code, text)));
         }
     }

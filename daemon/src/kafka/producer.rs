@@ -10,7 +10,9 @@ mod keeper;
 mod resume;
 mod transactions;
 
-use super::client::{Connection, Renewal, shown};
+use super::client::{Connection, LINE_DOWN, Renewal, shown};
+use super::gate::Gate;
+use super::holes::{Ports, Watch};
 use crate::config::{self, Config};
 use gateway::dialect::Dialect;
 use gateway::event::OrderEvent;
@@ -170,6 +172,8 @@ pub struct Uplink {
     commands: SyncSender<Command>,
     keeper: JoinHandle<()>,
     line: Arc<Line>,
+    gate: Gate,
+    _watch: Watch,
 }
 
 /// What takes events now.
@@ -184,13 +188,19 @@ enum Current {
         why: String,
         until: Instant,
     },
+    /// The outage lasts: every event fails until the line is back.
+    Away {
+        mailbox: Arc<Mailbox>,
+        /// The core waits to hear that the handle is there.
+        asked: bool,
+    },
 }
 
 impl Current {
     fn handle(&self) -> Option<&Handle> {
         match self {
             Current::Handle(handle) => Some(handle),
-            Current::Nothing | Current::Refused { .. } => None,
+            Current::Nothing | Current::Refused { .. } | Current::Away { .. } => None,
         }
     }
 }
@@ -203,11 +213,16 @@ impl Uplink {
     /// The system gives no thread.
     pub fn start(settings: UplinkSettings, renewal: Renewal, report: Report) -> io::Result<Uplink> {
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
-        let (current, line) = (Arc::default(), Arc::new(Line::new(Arc::clone(&report))));
-        let uplink_keeper = Keeper::new((settings.clone(), renewal), inbox, Arc::clone(&current), Arc::clone(&report), Arc::clone(&line));
+        let gate = renewal.gate().clone();
+        let ports = Ports::default();
+        ports.add(settings.connection.kafka.brokers.iter().map(|broker| broker.0.port));
+        let watch = Watch::start(ports.clone())?;
+        let (current, line) = (Arc::default(), Arc::new(Line::new(Arc::clone(&report), gate.clone())));
+        let uplink_keeper =
+            Keeper::new((settings.clone(), renewal, ports), inbox, Arc::clone(&current), Arc::clone(&report), Arc::clone(&line));
         let keeper = std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || uplink_keeper.run())?;
         let UplinkSettings { connection: Connection { gateway, kafka }, dialect, .. } = settings;
-        Ok(Uplink { gateway, topic: kafka.topic.to_string(), dialect, report, current, commands, keeper, line })
+        Ok(Uplink { gateway, topic: kafka.topic.to_string(), dialect, report, current, commands, keeper, line, gate, _watch: watch })
     }
 
     /// Drops the handle with all that it holds, then makes a new one. [`UplinkReport::Ready`] or [`UplinkReport::Failed`] follows.
@@ -231,7 +246,10 @@ impl Uplink {
             Current::Refused { mailbox, why, .. } if mailbox.producer == producer => {
                 (mailbox, Some((ticket, Delivery::Failed { class: FailureClass::Person, reason: why.clone() })))
             }
-            Current::Nothing | Current::Handle(_) | Current::Refused { .. } => return,
+            Current::Away { mailbox, .. } if mailbox.producer == producer => {
+                (mailbox, Some((ticket, Delivery::Failed { class: FailureClass::Hold, reason: LINE_DOWN.into() })))
+            }
+            Current::Nothing | Current::Handle(_) | Current::Refused { .. } | Current::Away { .. } => return,
         };
         let mailbox = Arc::clone(mailbox);
         // The callback must be free to call the uplink.
@@ -244,6 +262,11 @@ impl Uplink {
     /// Whether a broker answered lately.
     pub fn is_up(&self) -> bool {
         self.line.is_up()
+    }
+
+    /// Since when the line is down and when it is tried next, for people; `None` while it is up.
+    pub fn outage(&self, wall_ms: Option<i64>) -> Option<String> {
+        self.gate.sentence(wall_ms)
     }
 
     /// Waits at most `flush` for what is in flight, drops the handle and ends the threads. What is not acknowledged stays in the outbox.

@@ -3,7 +3,7 @@
 //! Each keeps its id, its epoch and its seq, so whoever has it drops it like any repeat. A step is a bounded list of events, sent in its
 //! order and no faster than [`EVENTS_PER_SECOND`]; it ends with the first that fails, and none behind that one is sent.
 
-use super::client::{Renewal, Voice, drop_within_limit};
+use super::client::{LINE_DOWN, Renewal, Voice, drop_within_limit};
 use super::errors::reason;
 use super::producer::UplinkSettings;
 use gateway::event::OrderEvent;
@@ -167,6 +167,9 @@ impl Sender {
             self.retire();
         }
         let refused = |failed: String| Replayed { sent: 0, failed: Some(failed) };
+        if self.renewal.gate().is_shut() {
+            return refused(LINE_DOWN.into());
+        }
         if self.producer.is_none() {
             let context = Context { voice: Voice::new("replay", |_, _| ()), acknowledged: AtomicU64::new(0), failed: Mutex::default() };
             match Sending::from_config_and_context(&self.settings.config(), context) {

@@ -131,19 +131,18 @@ struct Sender {
 impl Sender {
     fn run(mut self) {
         while let Some(state) = self.next() {
-            let failure = self.send(&state).err();
-            self.note(failure);
-            self.give_up_if_refused();
+            // In an outage that lasts nobody but the uplink dials, and that one says so.
+            if !self.renewal.gate().is_shut() {
+                let failure = self.send(&state).err();
+                if failure.is_some() {
+                    // It keeps the password with which it was made, and would go on dialing.
+                    self.drop_producer();
+                }
+                self.note(failure);
+            }
             drop(self.desk.wait(GAP, |told| told.stop));
         }
         self.drop_producer();
-    }
-
-    /// A producer keeps the password with which it was made.
-    fn give_up_if_refused(&mut self) {
-        if self.producer.as_ref().is_some_and(|producer| producer.context().refused.lasting().is_some()) {
-            self.drop_producer();
-        }
     }
 
     fn drop_producer(&mut self) {

@@ -13,6 +13,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -67,14 +68,18 @@ impl Up {
     }
 
     fn connect(connection: Connection) -> Up {
+        let up = Up::begin(connection, &Gate::new([0; 16]));
+        up.renew(ProducerId(1));
+        up
+    }
+
+    fn begin(connection: Connection, gate: &Gate) -> Up {
         let (sender, reports) = channel();
         let sender = Mutex::new(sender);
         let settings =
             UplinkSettings { connection, dialect: Dialect::OrderEvent, window_events_max: 5_000, window_bytes_max: 2 << 20, once: None };
         let report = Arc::new(move |report| drop(sender.lock().unwrap().send(report)));
-        let up = Up { uplink: Uplink::start(settings, Renewal::default(), report).unwrap(), reports };
-        up.renew(ProducerId(1));
-        up
+        Up { uplink: Uplink::start(settings, Renewal::new(gate), report).unwrap(), reports }
     }
 
     fn wait<T>(&self, what: &str, mut wanted: impl FnMut(UplinkReport) -> Option<T>) -> T {
@@ -118,10 +123,14 @@ struct Down {
 
 impl Down {
     fn start(cluster: &Cluster, topic: &str, source: DownlinkSource, offsets: Vec<(PartitionName, i64)>) -> Down {
+        Down::begin(connect(cluster, Partitioner::Fnv1aRandom), &Gate::new([0; 16]), topic, source, offsets)
+    }
+
+    fn begin(connection: Connection, gate: &Gate, topic: &str, source: DownlinkSource, offsets: Vec<(PartitionName, i64)>) -> Down {
         let (sender, records) = mpsc::channel(RECORDS_MAX);
         let settings = DownlinkSettings {
-            connection: connect(cluster, Partitioner::Fnv1aRandom),
-            renewal: Renewal::default(),
+            connection,
+            renewal: Renewal::new(gate),
             topics: vec![config::Downlink { topic: topic.parse().unwrap(), source }],
             first_read_ms: 3_600_000,
             wall_ms: || None,
@@ -310,6 +319,88 @@ fn when_the_brokers_refuse_us_events_come_back_for_a_person() {
     let outcomes = up.outcomes(1);
     assert!(needs_person(&outcomes[0].2), "{outcomes:?}");
     up.uplink.stop(LIMIT);
+}
+
+/// A gate whose outage is no short one any more.
+fn shut() -> Gate {
+    Gate::since(Instant::now().checked_sub(Duration::from_secs(121)).unwrap(), [0; 16])
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn in_an_outage_that_lasts_each_attempt_dials_once_and_nobody_else_dials() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let dialed = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&dialed);
+    // What takes connections in the brokers' place and ends them, as a proxy does whose brokers are away.
+    std::thread::spawn(move || {
+        for _ in listener.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let connection = connection(&format!("[gateway]\nid = \"store-042\"\n[kafka]\nbrokers = \"127.0.0.1:{port}\""));
+    let gate = shut();
+    let up = Up::begin(connection.clone(), &gate);
+    let down = Down::begin(connection.clone(), &gate, "status", DownlinkSource::All, vec![]);
+    let life = SignOfLife::start(connection, Renewal::new(&gate), "gateway-status".into()).unwrap();
+    life.tell("{}".into());
+    for attempt in 1..4 {
+        gate.hurry();
+        up.uplink.new_producer(ProducerId(attempt));
+        until("the knock and the client come", || dialed.load(Ordering::Relaxed) == 2 * attempt);
+    }
+    assert!(gate.is_shut() && !up.uplink.is_up());
+    life.stop();
+    down.stop();
+    up.uplink.stop(Duration::ZERO);
+    assert_eq!(dialed.load(Ordering::Relaxed), 6);
+}
+
+#[test]
+fn after_an_outage_that_lasted_all_clients_come_back() {
+    let cluster = cluster("order-events", 1);
+    cluster.create_topic("status", 1, 1).unwrap();
+    let gate = shut();
+    let up = Up::begin(connect(&cluster, Partitioner::Murmur2Random), &gate);
+    let mut down = Down::begin(connect(&cluster, Partitioner::Murmur2Random), &gate, "order-events", DownlinkSource::All, vec![]);
+    gate.hurry();
+    up.renew(ProducerId(7));
+    assert!(!gate.is_shut());
+    up.uplink.deliver(ProducerId(7), Seq(1), &event(1, "a"));
+    assert!(matches!(up.outcomes(1)[..], [(ProducerId(7), Seq(1), Delivery::Acknowledged { .. })]));
+    assert_eq!(down.read(1).len(), 1);
+    down.stop();
+}
+
+#[test]
+fn an_event_that_comes_while_the_clients_are_dropped_is_held() {
+    let cluster = cluster("order-events", 1);
+    let gate = shut();
+    gate.hurry();
+    let up = Up::begin(connect(&cluster, Partitioner::Murmur2Random), &gate);
+    up.renew(ProducerId(1));
+    up.wait_for_line(true);
+    cluster.broker_down(1).unwrap();
+    up.uplink.deliver(ProducerId(1), Seq(1), &event(1, "a"));
+    up.wait_for_line(false);
+    gate.lasts();
+    let of_the_dropped = &up.outcomes(1)[0].2;
+    assert!(matches!(of_the_dropped, Delivery::Failed { class: FailureClass::Recreate, .. }), "{of_the_dropped:?}");
+    up.uplink.deliver(ProducerId(1), Seq(2), &event(2, "a"));
+    assert!(matches!(&up.outcomes(1)[0].2, Delivery::Failed { class: FailureClass::Hold, reason } if reason.contains("now and then")));
+    cluster.broker_up(1).unwrap();
+    gate.hurry();
+    up.renew(ProducerId(2));
+    up.uplink.deliver(ProducerId(2), Seq(1), &event(1, "a"));
+    assert!(matches!(up.outcomes(1)[..], [(ProducerId(2), Seq(1), Delivery::Acknowledged { .. })]));
 }
 
 fn needs_person(outcome: &Delivery) -> bool {

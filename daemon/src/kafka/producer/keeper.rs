@@ -3,16 +3,18 @@
 use super::handle::{Context, Handle};
 use super::transactions::Shared;
 use super::{Current, Mailbox, Report, UplinkReport, UplinkSettings, lock};
-use crate::kafka::client::{REFUSED_PAUSE, Refused, Renewal, Voice, explained};
+use crate::kafka::client::{LINE_DOWN, REFUSED_PAUSE, Refused, Renewal, Voice, explained};
 use crate::kafka::errors::{Refusal, reason};
-use crate::kafka::topics;
+use crate::kafka::gate::Gate;
+use crate::kafka::holes::Ports;
+use crate::kafka::{knock, topics};
 use gateway::ids::ProducerId;
 use gateway::io::FailureClass;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ const PROBE_IDLE: Duration = Duration::from_secs(15);
 /// An answer to that is waited for this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether an attempt in an outage that lasts has succeeded.
+const ATTEMPT_POLL: Duration = Duration::from_millis(100);
 /// A new handle's first question for the topic's id is answered at once or never: the mock cluster does not.
 const FIRST_ID_LIMIT: Duration = Duration::from_secs(1);
 /// A broker that answers and acknowledges nothing, though events wait, is told of after this.
@@ -55,10 +59,11 @@ pub(super) struct Line {
     /// Why a connection ended last.
     ended: Mutex<String>,
     report: Report,
+    gate: Gate,
 }
 
 impl Line {
-    pub(super) fn new(report: Report) -> Line {
+    pub(super) fn new(report: Report, gate: Gate) -> Line {
         Line {
             up: AtomicBool::new(false),
             reported: Mutex::default(),
@@ -66,6 +71,7 @@ impl Line {
             refused: Refused::default(),
             ended: Mutex::default(),
             report,
+            gate,
         }
     }
 
@@ -94,6 +100,9 @@ impl Line {
     fn set(&self, up: bool, why: &str) {
         if up {
             self.refused.clear();
+            self.gate.is_back();
+        } else {
+            self.gate.lost();
         }
         if up && self.is_up() || lock(&self.reported).replace(up) == Some(up) {
             return;
@@ -141,11 +150,15 @@ pub(super) struct Keeper {
     stall: Stall,
     /// The refusal that was said last, and when.
     refusal: Option<(Refusal, Instant)>,
+    /// In an outage that lasts, the attempt that is under way.
+    attempt: Option<Receiver<Result<(), String>>>,
+    /// Of all brokers that are known.
+    ports: Ports,
 }
 
 impl Keeper {
     pub(super) fn new(
-        (settings, renewal): (UplinkSettings, Renewal),
+        (settings, renewal, ports): (UplinkSettings, Renewal, Ports),
         inbox: Receiver<Command>,
         current: Arc<Mutex<Current>>,
         report: Report,
@@ -170,6 +183,8 @@ impl Keeper {
             topic_id: TopicId::Unasked,
             stall: Stall::No,
             refusal: None,
+            attempt: None,
+            ports,
         }
     }
 
@@ -185,7 +200,14 @@ impl Keeper {
     }
 
     fn pause(&self) -> Duration {
+        if self.attempt.is_some() {
+            return ATTEMPT_POLL;
+        }
         match &*lock(&self.current) {
+            // Once the gate is open, it is looked at in the same way.
+            Current::Away { .. } => {
+                self.line.gate.next().map_or(ATTEMPT_POLL, |at| at.saturating_duration_since(Instant::now())).max(ATTEMPT_POLL)
+            }
             Current::Refused { until, .. } => until.saturating_duration_since(Instant::now()),
             Current::Nothing | Current::Handle(_) if self.line.is_up() => PROBE_UP,
             Current::Nothing | Current::Handle(_) => PROBE_DOWN,
@@ -193,9 +215,12 @@ impl Keeper {
     }
 
     fn look(&mut self) {
+        if self.endures() {
+            return;
+        }
         let again = match &*lock(&self.current) {
             Current::Refused { mailbox, .. } => Some(mailbox.producer),
-            Current::Nothing | Current::Handle(_) => None,
+            Current::Nothing | Current::Handle(_) | Current::Away { .. } => None,
         };
         match (again, self.line.refused.lasting()) {
             (Some(producer), _) => self.try_again(producer),
@@ -206,6 +231,63 @@ impl Keeper {
             }
             (None, Some(_) | None) => self.probe(),
         }
+    }
+
+    /// In an outage that lasts there is no handle; the line is tried when the gate says so. `false` if it is none.
+    fn endures(&mut self) -> bool {
+        match self.attempt.as_ref().map(Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => return true,
+            Some(Ok(Ok(()))) => self.line.set(true, "a broker answered"),
+            Some(Ok(Err(why))) => tracing::info!(why, "kafka is still out of reach"),
+            Some(Err(TryRecvError::Disconnected)) => tracing::error!("an attempt to reach kafka panicked"),
+            None => {}
+        }
+        self.attempt = None;
+        let Some(at) = self.line.gate.next() else {
+            self.come_back();
+            return false;
+        };
+        self.go_away();
+        if at <= Instant::now() {
+            let patience = self.line.gate.tried();
+            match knock::attempt(self.settings.connection.clone(), patience) {
+                Ok(attempt) => self.attempt = Some(attempt),
+                Err(error) => tracing::error!(%error, "the system gives no thread for an attempt to reach kafka"),
+            }
+        }
+        true
+    }
+
+    /// Drops the handle, or what stands in its place; all that it holds fails.
+    fn go_away(&mut self) {
+        let handle = {
+            let mut current = lock(&self.current);
+            let (mailbox, handle) = match std::mem::take(&mut *current) {
+                Current::Handle(handle) => (Arc::clone(handle.mailbox()), Some(handle)),
+                Current::Refused { mailbox, .. } => (mailbox, None),
+                other @ (Current::Nothing | Current::Away { .. }) => {
+                    *current = other;
+                    return;
+                }
+            };
+            *current = Current::Away { mailbox, asked: false };
+            handle
+        };
+        tracing::warn!("the outage lasts: kafka's clients are dropped, and the line is tried once in a while");
+        if let Some(handle) = handle {
+            handle.give_up(LINE_DOWN);
+            self.retire(handle);
+        }
+        self.line.refused.clear();
+    }
+
+    /// The line is back: a handle takes the place of the one that was dropped.
+    fn come_back(&mut self) {
+        let (producer, asked) = match &*lock(&self.current) {
+            Current::Away { mailbox, asked } => (mailbox.producer, *asked),
+            Current::Nothing | Current::Handle(_) | Current::Refused { .. } => return,
+        };
+        if asked { self.renew(producer) } else { self.try_again(producer) }
     }
 
     /// It may last for months, with a try each half minute.
@@ -227,7 +309,7 @@ impl Keeper {
                     *current = Current::Refused { mailbox: Arc::clone(handle.mailbox()), why: why.clone(), until };
                     handle
                 }
-                other @ (Current::Nothing | Current::Refused { .. }) => {
+                other @ (Current::Nothing | Current::Refused { .. } | Current::Away { .. }) => {
                     *current = other;
                     return;
                 }
@@ -261,6 +343,10 @@ impl Keeper {
             }
             self.retire(older);
         }
+        if self.line.gate.is_shut() {
+            *lock(&self.current) = Current::Away { mailbox: Arc::new(Mailbox::new(producer)), asked: true };
+            return self.look();
+        }
         if let Err(reason) = self.make(producer) {
             tracing::error!(producer = producer.0, reason, "kafka producer could not be made");
             return (self.report)(UplinkReport::Failed { producer, class: FailureClass::Hold, reason });
@@ -277,6 +363,7 @@ impl Keeper {
         }
         if let Some(connection) = self.renewal.take() {
             self.once = self.once.take().map(|shared| Arc::new(shared.renewed(connection.clone())));
+            self.ports.add(connection.kafka.brokers.iter().map(|broker| broker.0.port));
             self.settings.connection = connection;
         }
         let config = self.settings.config();
@@ -311,6 +398,7 @@ impl Keeper {
         };
         self.answered = Instant::now();
         self.refusal = None;
+        self.ports.add(metadata.brokers().iter().filter_map(|broker| u16::try_from(broker.port()).ok()));
         self.line.set(true, "a broker answered");
         let Some(found) = metadata.topics().first() else { return };
         let trouble = found.error().map(RDKafkaErrorCode::from);
