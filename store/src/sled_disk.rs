@@ -2,7 +2,7 @@
 //!
 //! sled's `flush` ends in `sync_file_range`, which saves neither the file's size nor its extents nor what a device caches: after a power
 //! cut all of it was gone. So every commit here ends in an `fdatasync` of the same file by a handle of our own, and only then returns.
-//! Further: what sled creates is synced with its folders before anything is acknowledged; half-written snapshots, which make every
+//! Further: what sled creates is synced with its folders before anything is acknowledged; snapshots that are not whole, which make every
 //! opening fail, are removed first; `conf` is believed only with its checksum; no commit is so large that a torn one could come back in
 //! parts; no value so large that it would become a file that is never synced; and sled never meets a full disk, since its writes fail
 //! for good then, deletions too.
@@ -15,7 +15,7 @@ use crate::reads;
 use crate::store::identity;
 use rustix::fs::{Advice, Timespec, Timestamps};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -181,7 +181,7 @@ impl SledDisk {
     fn open_files(&mut self) -> Result<(), OpenError> {
         let path = self.folder.store();
         let failed = |e: io::Error| open_error(&path, &sled::Error::Io(e));
-        remove_half_snapshots(&path).map_err(failed)?;
+        remove_bad_snapshots(&path).map_err(failed)?;
         check_conf(&path)?;
         let file = OpenOptions::new().read(true).write(true).open(path.join("db")).map_err(failed)?;
         read_from_disk(&file).map_err(failed)?;
@@ -493,18 +493,44 @@ fn read_from_disk(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
-/// Removes what sled leaves when it dies while it writes a snapshot: the next opening makes a new one from the log, but fails on these
-/// (sled issues 1527 and 1533).
-fn remove_half_snapshots(path: &Path) -> io::Result<()> {
+/// Removes the snapshots that sled could not use: what it leaves when it dies while it writes one (`.generating`; sled issues 1527 and
+/// 1533), and those of which a disk has kept a part only. On either it fails for good; without them it reads its log from the beginning
+/// and makes a new one. What it says in memory is no proof, hence [`read_from_disk`].
+///
+/// ```text
+/// +------------+--------------------------+--------------------------------+
+/// | the pages' | bytes of the pages'      | CRC-32 of the pages'           |
+/// | places     | places, u64 LE           | places, u32 LE                 |
+/// +------------+--------------------------+--------------------------------+
+/// ```
+fn remove_bad_snapshots(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        let half = name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating"));
-        if half {
+        let Some(snapshot) = name.to_str().filter(|name| name.starts_with("snap.")) else { continue };
+        if snapshot.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        } else if !is_whole_snapshot(&entry.path())? {
+            tracing::warn!(snapshot, "the disk has not kept a snapshot of the store: its log is read instead");
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+fn is_whole_snapshot(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    read_from_disk(&file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let Some((rest, crc)) = bytes.split_last_chunk::<4>() else { return Ok(false) };
+    let Some((places, _)) = rest.split_last_chunk::<8>() else { return Ok(false) };
+    Ok(!places.is_empty() && crc32(places) == u32::from_le_bytes(*crc))
+}
+
+/// The sum that sled uses.
+fn crc32(bytes: &[u8]) -> u32 {
+    crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes)
 }
 
 /// Checks `conf`, which sled would take with a wrong checksum, or write anew if it were short.
@@ -522,7 +548,7 @@ fn check_conf(path: &Path) -> Result<(), OpenError> {
         Err(e) => return Err(open_error(path, &sled::Error::Io(e))),
     };
     let Some((text, crc)) = conf.split_last_chunk::<4>() else { return Err(damaged("its file conf is cut off")) };
-    if crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(text) != u32::from_le_bytes(*crc) {
+    if crc32(text) != u32::from_le_bytes(*crc) {
         return Err(damaged("the checksum of its file conf is wrong"));
     }
     Ok(())

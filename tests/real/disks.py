@@ -322,7 +322,8 @@ def it_runs_and_starts_without_inodes():
 
 
 def worn_out_cells_lose_nothing():
-    """Writes of the device fail: what the system then counts as written is not on the disk, whatever memory shows."""
+    """Writes of the device fail: what the system then counts as written is not on the disk, whatever memory shows. Some writes arrive in part
+    and are said to have arrived whole: a loop device does that whose file has room for the beginning only."""
     with Disk(96, thin=True) as disk, Restaurant(disk) as shop:
         shop.opens()
         others = disk.wear_out()
@@ -402,13 +403,12 @@ TESTS = [
     a_read_only_disk_is_mended_and_mounted_again,
     a_sync_that_stalls_is_waited_for,
     full_refuses_drains_and_accepts_again,
+    worn_out_cells_lose_nothing,
 ]
-# Run by name only: about one time in nine the store cannot be opened from the disk afterwards (CHANGELOG.md, known limits).
-NOT_HELD_YET = [worn_out_cells_lose_nothing]
 
 
 def main():
-    wanted = [test for test in TESTS + NOT_HELD_YET if test.__name__ in (sys.argv[1:] or [each.__name__ for each in TESTS])]
+    wanted = [test for test in TESTS if test.__name__ in (sys.argv[1:] or [each.__name__ for each in TESTS])]
     for test in wanted:
         began = time.monotonic()
         test()

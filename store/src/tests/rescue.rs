@@ -120,30 +120,18 @@ fn a_missing_conf_costs_nothing() {
 }
 
 #[test]
-fn a_broken_snapshot_costs_nothing() {
-    let break_all = |store: &Path| {
-        for entry in fs::read_dir(store).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
-                fs::write(path, b"no snapshot, but long enough for one").unwrap();
-            }
+fn a_broken_or_missing_snapshot_needs_no_rescue() {
+    for contents in [Some("no snapshot, but long enough for one"), Some(""), None] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        for (name, _) in files(&dir.path().join("store")).iter().filter(|(name, _)| name.starts_with("snap.")) {
+            let path = dir.path().join("store").join(name);
+            contents.map_or_else(|| fs::remove_file(&path), |contents| fs::write(&path, contents)).unwrap();
         }
-    };
-    assert_eq!(rescued(break_all), all_that_wait());
-}
-
-#[test]
-fn a_missing_snapshot_needs_no_rescue() {
-    let dir = tempfile::tempdir().unwrap();
-    filled(dir.path());
-    for (name, _) in files(&dir.path().join("store")) {
-        if name.starts_with("snap.") {
-            fs::remove_file(dir.path().join("store").join(name)).unwrap();
-        }
+        let (_store, opened) = open_or_rescue(options(dir.path()), samples::name("store-042")).unwrap();
+        assert_eq!((opened.next_seq, opened.progress), (Seq(ORDERS + 1), Seq(DELIVERED)));
+        assert_eq!(aside(dir.path()).unwrap(), []);
     }
-    let (_store, opened) = open_or_rescue(options(dir.path()), samples::name("store-042")).unwrap();
-    assert_eq!((opened.next_seq, opened.progress), (Seq(ORDERS + 1), Seq(DELIVERED)));
-    assert_eq!(aside(dir.path()).unwrap(), []);
 }
 
 #[test]

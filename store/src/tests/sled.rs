@@ -35,6 +35,68 @@ fn what_was_committed_is_there_after_a_reopening() {
     }
 }
 
+/// As sled left them; there is one.
+fn snapshots(dir: &Path) -> Vec<std::path::PathBuf> {
+    let listed = fs::read_dir(dir.join("store")).unwrap().map(|entry| entry.unwrap().path());
+    listed.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap.")).collect()
+}
+
+#[test]
+fn a_snapshot_that_the_disk_lost_is_made_anew_from_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = SledDisk::open(options(dir.path())).unwrap();
+    // So much comes and goes that sled uses its segments again.
+    let record = |n: u64| Op { key: [b"Q", &n.to_be_bytes()[..]].concat(), value: Some(vec![n.to_be_bytes()[7]; 4_000]) };
+    let (mut kept, written) = (0, 4_000);
+    for n in (0..written).step_by(50) {
+        let mut ops: Vec<_> = (n..n + 50).map(record).collect();
+        if n >= 300 {
+            ops.extend((n - 300..n - 250).map(|old| Op { value: None, ..record(old) }));
+            kept = n - 250;
+        }
+        disk.commit(&ops, Space::Floor).unwrap();
+        if n % 1_000 == 0 {
+            disk.reopen().unwrap();
+        }
+    }
+    assert!(fs::metadata(dir.path().join("store/db")).unwrap().len() < written * 4_000, "segments were used again");
+    let whole = |disk: &SledDisk| {
+        let found = disk.range(b"Q", b"R", usize::MAX, usize::MAX).unwrap();
+        let wanted: Vec<_> = (kept..written)
+            .map(|n| {
+                let op = record(n);
+                (op.key, op.value.unwrap())
+            })
+            .collect();
+        assert!(found == wanted, "{} of {} records", found.len(), wanted.len());
+    };
+    disk.reopen().unwrap();
+    whole(&disk);
+    type Loss = fn(&Path);
+    let zero_the_end: Loss = |path| {
+        let mut bytes = fs::read(path).unwrap();
+        let half = bytes.len() / 2;
+        bytes[half..].fill(0);
+        fs::write(path, bytes).unwrap();
+    };
+    let losses: [Loss; 5] = [
+        zero_the_end,
+        |path| fs::write(path, []).unwrap(),
+        |path| fs::write(path, [0; 12]).unwrap(),
+        |path| fs::write(path, fs::read(path).unwrap().split_last().unwrap().1).unwrap(),
+        |path| fs::remove_file(path).unwrap(),
+    ];
+    for lose in losses {
+        drop(disk);
+        let paths = snapshots(dir.path());
+        assert_eq!(paths.len(), 1, "{paths:?}");
+        lose(&paths[0]);
+        disk = SledDisk::open(options(dir.path())).unwrap();
+        whole(&disk);
+        assert_eq!(snapshots(dir.path()).len(), 1);
+    }
+}
+
 #[test]
 fn every_commit_ends_in_one_disk_sync() {
     let dir = tempfile::tempdir().unwrap();
