@@ -13,6 +13,7 @@ use anyhow::bail;
 use gateway::board::Board;
 use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo, Seq};
 use gateway::io::{Decided, Delivery, Input, Notice, Opened, Output, Record, Wanted};
+use gateway::journal::Deed;
 use gateway::order::Projection;
 use gateway::request::Answer;
 use gateway::settings::Settings;
@@ -321,7 +322,7 @@ impl EventLoop {
                 let steps = self.rim.replay.as_ref()?.steps();
                 let _ = self.rim.store.look(move |store| drop(store.delivered(&wanted, from).map(|page| replay(page, &steps, reply))));
             }
-            Call::Command { reply, .. } if self.rim.replay.is_none() => drop(reply.send(Decided::Unknown)),
+            Call::Command { deed: Deed::Replay { .. }, reply, .. } if self.rim.replay.is_none() => drop(reply.send(Decided::Unknown)),
             Call::Command { by, deed, reply } => {
                 let reply_to = self.reply_to();
                 self.decisions.insert(reply_to, reply);

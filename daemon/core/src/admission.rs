@@ -85,8 +85,8 @@ pub enum Work {
     Request(RequestKey),
     /// A status record, by its number in the downlink.
     Status(u64),
-    /// The board's own: the order's time on it is over.
-    Close,
+    /// Its time on the board is over, or somebody has seen its alarm.
+    Tidy,
     /// A person decided about the order's dead letter.
     Release(Seq),
 }

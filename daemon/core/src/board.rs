@@ -23,9 +23,9 @@ impl Default for BoardRules {
 }
 
 impl BoardRules {
-    /// The running time at which an order that stands on the board leaves it.
+    /// The running time at which an order that stands on the board leaves it; with an alarm, not for being READY.
     pub fn leaves_at(&self, order: &Projection) -> u64 {
-        let ready = order.ready_run_ms.map_or(u64::MAX, |at| at.saturating_add(self.ready_ms));
+        let ready = order.ready_run_ms.filter(|_| order.alarm.is_none()).map_or(u64::MAX, |at| at.saturating_add(self.ready_ms));
         ready.min(order.changed_run_ms.saturating_add(self.unchanged_ms))
     }
 }
@@ -53,7 +53,7 @@ pub struct Board {
 impl Board {
     /// The newest [`BOARD_ORDERS_MAX`] of the open orders that have a number.
     pub fn of<'a>(open: impl Iterator<Item = &'a Projection>) -> Board {
-        let mut orders: Vec<&Projection> = open.filter(|o| o.open && o.number().is_some()).collect();
+        let mut orders: Vec<&Projection> = open.filter(|o| o.open && !o.status.is_final() && o.number().is_some()).collect();
         orders.sort_by(|a, b| (a.created_at_ms, &a.order_id).cmp(&(b.created_at_ms, &b.order_id)));
         let first = orders.len().saturating_sub(BOARD_ORDERS_MAX);
         let mut board = Board::default();

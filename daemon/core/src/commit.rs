@@ -172,7 +172,7 @@ impl Gateway {
             self.full_until = None;
             self.draft_epoch(&mut draft);
             self.draft_statuses(now, &mut draft);
-            self.draft_closings(&mut draft);
+            self.draft_tidying(now, &mut draft);
             self.draft_sessions(&mut draft);
             self.draft_burials(&mut draft);
             self.draft_releases(now, &mut draft);
@@ -309,13 +309,17 @@ impl Gateway {
         }
     }
 
-    fn draft_closings(&mut self, draft: &mut Draft) {
+    fn draft_tidying(&mut self, now: Now, draft: &mut Draft) {
         while draft.room_for(STATUS_RECORDS) {
-            let Some(order) = self.closing.pop_front() else { return };
+            let Some(order) = self.tidying.pop_front() else { return };
+            let seen = self.draft_acknowledgements(&order, draft);
             if let Some(open) = self.open.get(&order) {
-                let mut closed = open.as_ref().clone();
-                closed.open = false;
-                draft_projection(draft, closed);
+                let mut tidied = open.as_ref().clone();
+                tidied.alarm = tidied.alarm.filter(|_| !seen);
+                tidied.open = tidied.is_wanted() && self.settings.board.leaves_at(open) > self.run_ms(now);
+                if tidied != **open {
+                    draft_projection(draft, tidied);
+                }
             }
             draft.commit.lanes.push(order);
         }

@@ -94,7 +94,7 @@ pub struct Gateway {
     pub(crate) lanes: Lanes,
     pub(crate) ready_requests: VecDeque<RequestKey>,
     pub(crate) ready_statuses: VecDeque<(u64, OrderId)>,
-    pub(crate) closing: VecDeque<OrderId>,
+    pub(crate) tidying: VecDeque<OrderId>,
     pub(crate) sessions_opening: VecDeque<(ReplyTo, Name, SessionId)>,
     pub(crate) sweep: Sweep,
     pub(crate) releases: Releases,
@@ -216,7 +216,7 @@ impl Gateway {
             lanes: Lanes::default(),
             ready_requests: VecDeque::new(),
             ready_statuses: VecDeque::new(),
-            closing: VecDeque::new(),
+            tidying: VecDeque::new(),
             sessions_opening: VecDeque::new(),
             sweep: Sweep::new(now.mono_ms),
             releases: Releases::new(),
@@ -511,7 +511,7 @@ impl Gateway {
                 let wanted = Wanted { request, order: Some(order.clone()), session: None, dead_letter: None };
                 self.load(Target::Status(number), wanted);
             }
-            Work::Close => self.closing.push_back(order.clone()),
+            Work::Tidy => self.tidying.push_back(order.clone()),
             Work::Release(dead) => self.release_begins(dead),
         }
     }
@@ -662,7 +662,7 @@ impl Gateway {
         self.uplink.store_reopened(opened);
         self.ready_requests.clear();
         self.ready_statuses.clear();
-        self.closing.clear();
+        self.tidying.clear();
         self.downlink.restart(now.mono_ms, &opened.offsets);
         self.sweep.restart();
         for (order, work) in self.lanes.at_work() {
@@ -719,7 +719,7 @@ impl Gateway {
         self.timers.board_check_at = now.mono_ms + BOARD_CHECK_MS;
         for order in self.open.overdue(&self.settings.board, self.run_ms(now)) {
             if !self.lanes.is_busy(&order.order_id) {
-                self.enter(&order.order_id, Work::Close);
+                self.enter(&order.order_id, Work::Tidy);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! The store keeps delivered events where they are; what is written down of a delivery rides on the commit that forgets it. A delivery
 //! that could not be kept in memory until then is journalled without its place: the journal never holds delivery up.
 
+use crate::admission::Work;
 use crate::commit::Draft;
 use crate::gateway::Gateway;
 use crate::ids::{OrderId, ReplyTo, Seq};
@@ -82,6 +83,11 @@ pub enum Deed {
         /// Only those of this order.
         order: Option<OrderId>,
     },
+    /// Somebody has seen an order's alarm.
+    Acknowledge {
+        /// The order.
+        order: OrderId,
+    },
 }
 
 impl Command {
@@ -95,7 +101,7 @@ impl Deed {
     /// Whether it concerns an order.
     pub fn concerns(&self, id: &OrderId) -> bool {
         match self {
-            Deed::Retry { order, .. } | Deed::Discard { order, .. } => order == id,
+            Deed::Retry { order, .. } | Deed::Discard { order, .. } | Deed::Acknowledge { order } => order == id,
             Deed::Replay { order, .. } => order.as_ref() == Some(id),
         }
     }
@@ -135,14 +141,40 @@ impl Gateway {
         if self.journal.commands.len() >= COMMANDS_MAX {
             return self.outputs.push_back(Output::Decided { reply_to, outcome: Decided::Busy });
         }
+        let seen = match &deed {
+            Deed::Acknowledge { order } => Some(order.clone()),
+            Deed::Retry { .. } | Deed::Discard { .. } | Deed::Replay { .. } => None,
+        };
+        if seen.as_ref().is_some_and(|order| self.open.get(order).is_none_or(|open| open.alarm.is_none())) {
+            return self.outputs.push_back(Output::Decided { reply_to, outcome: Decided::Unknown });
+        }
         let command = Command::new(self.moment(now), by, deed);
         self.journal.commands.push_back((reply_to, command));
+        if let Some(order) = seen {
+            self.enter(&order, Work::Tidy);
+        }
     }
 
+    /// Commands, but for those that wait for their order's lane.
     pub(crate) fn draft_commands(&mut self, draft: &mut Draft) {
-        for (reply_to, command) in self.journal.commands.drain(..) {
-            draft.add(2, Change::Command(command));
-            draft.commit.commands.push(reply_to);
+        self.draft_commands_of(draft, |deed| !matches!(deed, Deed::Acknowledge { .. }));
+    }
+
+    /// That the order's alarm was seen; gives whether it was.
+    pub(crate) fn draft_acknowledgements(&mut self, order: &OrderId, draft: &mut Draft) -> bool {
+        self.draft_commands_of(draft, |deed| matches!(deed, Deed::Acknowledge { order: seen } if seen == order))
+    }
+
+    fn draft_commands_of(&mut self, draft: &mut Draft, wanted: impl Fn(&Deed) -> bool) -> bool {
+        let before = draft.commit.commands.len();
+        for (reply_to, command) in std::mem::take(&mut self.journal.commands) {
+            if wanted(&command.deed) {
+                draft.add(2, Change::Command(command));
+                draft.commit.commands.push(reply_to);
+            } else {
+                self.journal.commands.push_back((reply_to, command));
+            }
         }
+        draft.commit.commands.len() > before
     }
 }

@@ -388,7 +388,7 @@ pub enum Source {
 /// What people in the kitchen must see until one of them says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Alarm {
-    /// Cancelled by the centre while in work.
+    /// Cancelled while in work.
     Cancelled,
     /// The payment failed while in work.
     PaymentFailed,
@@ -450,7 +450,7 @@ pub struct Projection {
     pub alarm: Option<Alarm>,
     /// It may be a repeat of an order from a lost session.
     pub maybe_stored: bool,
-    /// It stands on the board.
+    /// It stands on the board, or in the kitchen with its alarm.
     pub open: bool,
 }
 
@@ -519,9 +519,9 @@ impl Projection {
                 self.lines_omitted = *lines_omitted;
                 true
             }
-            Effect::Refund => self.set_payment(Payment::PartlyRefunded, source),
+            Effect::Refund => self.set_payment(Payment::PartlyRefunded),
             Effect::Reopen => self.reopen(at),
-            Effect::Payment(payment) => self.set_payment(*payment, source),
+            Effect::Payment(payment) => self.set_payment(*payment),
             Effect::Shipper(name) => self.shipper.replace(name.clone()).as_ref() != Some(name),
         };
         if changed {
@@ -553,15 +553,25 @@ impl Projection {
         if self.status == status || !self.moves(status, source) {
             return false;
         }
-        let in_work = matches!(self.status, Status::Preparing | Status::Ready);
-        if source == Source::Centre && status == Status::Cancelled && in_work {
+        if status == Status::Cancelled && self.in_work() {
             self.alarm = Some(Alarm::Cancelled);
         }
         self.house_leads |= source == Source::House && status >= Status::Preparing;
         self.ready_run_ms = (status == Status::Ready).then_some(at.run_ms);
         self.status = status;
-        self.open = !status.is_final();
+        self.open = self.is_wanted();
         true
+    }
+
+    /// Somebody works on it: the kitchen need not say so of the whole order, a line is enough.
+    fn in_work(&self) -> bool {
+        let begun = self.lines.iter().any(|line| line.status != Status::Created);
+        matches!(self.status, Status::Preparing | Status::Ready) || begun && self.status < Status::Ready
+    }
+
+    /// Whether it stands on the board, or in the kitchen, for as long as its time there is not over.
+    pub fn is_wanted(&self) -> bool {
+        !self.status.is_final() || self.alarm.is_some()
     }
 
     /// Only the house moves an order backwards, and once it leads, the centre's kitchen statuses move nothing.
@@ -574,12 +584,11 @@ impl Projection {
         }
     }
 
-    fn set_payment(&mut self, payment: Payment, source: Source) -> bool {
+    fn set_payment(&mut self, payment: Payment) -> bool {
         if self.payment == payment {
             return false;
         }
-        let in_work = matches!(self.status, Status::Preparing | Status::Ready);
-        if source == Source::Centre && payment == Payment::Failed && in_work {
+        if payment == Payment::Failed && self.in_work() {
             self.alarm = Some(Alarm::PaymentFailed);
         }
         self.payment = payment;
@@ -664,4 +673,62 @@ struct Shown<'a> {
     alarm: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     maybe_stored: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::{Board, BoardRules};
+
+    const AT: Moment = Moment { wall_ms: 1_704_110_400_000, run_ms: 0 };
+    const CANCEL: Effect = Effect::Status(Status::Cancelled, None);
+
+    /// An order of two lines, with a ticket.
+    fn order() -> Projection {
+        let data = serde_json::json!({"orderDetails": [{"foodName": "Ramen"}, {"foodName": "Pizza"}]});
+        let (lines, omitted) = read_lines(data.as_object().unwrap()).unwrap();
+        Projection { ticket: Some(Ticket(7)), ..Projection::new("o-1".parse().unwrap(), |_| None, lines, omitted, AT) }
+    }
+
+    fn after(effects: &[(Effect, Source)]) -> Projection {
+        let mut order = order();
+        for (effect, source) in effects {
+            order.apply(effect, *source, AT);
+        }
+        order
+    }
+
+    #[test]
+    fn an_order_that_is_cancelled_in_work_stands_in_the_kitchen_and_not_on_the_board() {
+        let begun = [Effect::Status(Status::Preparing, None), Effect::Status(Status::Ready, None), Effect::Status(Status::Ready, Some(2))];
+        for (begun, source) in begun.into_iter().flat_map(|begun| [Source::House, Source::Centre].map(|source| (begun.clone(), source))) {
+            let cancelled = after(&[(begun.clone(), Source::House), (CANCEL, source)]);
+            assert_eq!((cancelled.open, cancelled.alarm), (true, Some(Alarm::Cancelled)), "{begun:?}");
+            assert_eq!(Board::of([&cancelled].into_iter()), Board::default());
+        }
+    }
+
+    #[test]
+    fn an_order_that_nobody_has_begun_is_cancelled_without_an_alarm() {
+        for before in [Status::Created, Status::Confirmed, Status::OutForDelivery] {
+            let cancelled = after(&[(Effect::Status(before, None), Source::House), (CANCEL, Source::Centre)]);
+            assert_eq!((cancelled.open, cancelled.alarm), (false, None), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn an_alarm_outlives_the_end_of_its_order_and_the_time_of_what_is_ready() {
+        let rules = BoardRules::default();
+        let failed = (Effect::Payment(Payment::Failed), Source::Centre);
+        let ready = after(&[(Effect::Status(Status::Ready, None), Source::House), failed.clone()]);
+        assert_eq!(ready.alarm, Some(Alarm::PaymentFailed));
+        assert_eq!(rules.leaves_at(&ready), rules.unchanged_ms);
+        let handed_over = after(&[
+            (Effect::Status(Status::Preparing, None), Source::House),
+            failed,
+            (Effect::Status(Status::Delivered, None), Source::House),
+        ]);
+        assert!(handed_over.open && handed_over.status.is_final());
+        assert_eq!(rules.leaves_at(&Projection { alarm: None, ..ready }), rules.ready_ms);
+    }
 }

@@ -195,7 +195,7 @@ impl Gateway {
         }
         let known = self.open.get(&recalled.incoming.order_id).map(|open| open.as_ref().clone()).or(found.order);
         if let Some(mut order) = recalled.applied(known, moment) {
-            order.open = !order.status.is_final() && self.settings.board.leaves_at(&order) > self.run_ms(now);
+            order.open = order.is_wanted() && self.settings.board.leaves_at(&order) > self.run_ms(now);
             draft_projection(draft, order);
         }
         true

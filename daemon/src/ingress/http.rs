@@ -11,6 +11,7 @@
 //! It knows nothing of the store and of Kafka: all that it shows comes through the [`Handle`].
 
 mod access;
+mod alarms;
 mod connection;
 mod dead_letters;
 mod guard;

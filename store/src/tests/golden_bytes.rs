@@ -142,3 +142,10 @@ fn commands() {
         assert_eq!(hex(&value::encode_command(&command(deed))), bytes);
     }
 }
+
+#[test]
+fn acknowledgements() {
+    let deed = Deed::Acknowledge { order: order_id("o-1") };
+    let bytes = value::encode_command(&Command { at_ms: 1_704_110_400_000, run_ms: 5_000, by: "anna".into(), deed });
+    assert_eq!(hex(&bytes), "018088a9ce9863882704616e6e6103036f2d31");
+}

@@ -13,6 +13,7 @@ use crate::trace::{self, Trace};
 use gateway::Gateway;
 use gateway::ids::{Epoch, OrderId, ProducerId, ReplyTo, Seq, SessionId};
 use gateway::io::{Decision, Delivery, Input};
+use gateway::journal::Deed;
 use gateway::time::{Now, Wall};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
@@ -70,6 +71,8 @@ pub enum Event {
     Clock { known: bool, offset_ms: i64 },
     /// Somebody looks at the dead letters, and decides about one.
     Decide,
+    /// Somebody looks at the alarms, and has seen one.
+    See,
     /// Kafka takes from now on what it refused before.
     Mend,
     /// Nobody does anything for so long.
@@ -278,6 +281,8 @@ impl World {
             for _ in 0..self.dice.between(1, 30) {
                 let after = self.dice.below(stormy_ms);
                 self.at(after, Event::Decide);
+                let after = self.dice.below(stormy_ms);
+                self.at(after, Event::See);
             }
             let after = self.dice.below(2 * stormy_ms);
             self.at(after, Event::Mend);
@@ -304,7 +309,7 @@ impl World {
         let somebodys = |event: &Event| match event {
             Event::Terminal(_, step) => step.is_by_itself(),
             Event::Crash { .. } | Event::Stop { .. } | Event::Outage(_) | Event::Disk(_) | Event::Clock { .. } => true,
-            Event::Centre(_) | Event::Pause { .. } | Event::Calm | Event::Decide | Event::Mend => true,
+            Event::Centre(_) | Event::Pause { .. } | Event::Calm | Event::Decide | Event::See | Event::Mend => true,
             Event::Tick { .. } | Event::Start | Event::Arrive(..) | Event::Store { .. } | Event::Read { .. } | Event::Input { .. } => false,
             Event::Send { .. } | Event::Report { .. } | Event::Make { .. } | Event::LateAppend(..) | Event::Consume => false,
         };
@@ -349,6 +354,20 @@ impl World {
         let reply_to = self.reply_to();
         self.model.deciding(reply_to, dead, decision);
         self.feed(Input::Decide { reply_to, dead, decision, by: "somebody".into() })
+    }
+
+    /// Somebody has seen an order's alarm: one that there is, or none.
+    fn see(&mut self) -> Check {
+        let anyone = self.dice.chance(50);
+        let orders = self.model.image.orders.values().filter(|order| anyone || order.open && order.alarm.is_some());
+        let orders: Vec<_> = orders.map(|order| order.order_id.clone()).collect();
+        if self.gateway.is_none() || orders.is_empty() {
+            return Ok(());
+        }
+        let order = orders[self.dice.index(orders.len())].clone();
+        let reply_to = self.reply_to();
+        self.model.seeing(reply_to, order.clone());
+        self.feed(Input::Command { reply_to, by: "somebody".into(), deed: Deed::Acknowledge { order } })
     }
 
     /// What the core's clocks show.
@@ -482,6 +501,7 @@ impl World {
                 Ok(())
             }
             Event::Decide => self.decide(),
+            Event::See => self.see(),
             Event::Mend => {
                 self.mended = true;
                 Ok(())

@@ -42,7 +42,8 @@ fn every_seed_keeps_every_promise() {
         return;
     }
     // A simulator that meets nothing finds nothing.
-    let Counts { stored, duplicates, rejected, commits, statuses, closings, expired, buried, lives, unclear, repeats, released } = sum;
+    let Counts { stored, duplicates, rejected, commits, statuses, closings, expired, buried, lives, unclear, repeats, released, seen } =
+        sum;
     let met = [
         ("stored", stored, 20 * SEEDS),
         ("duplicates", duplicates, SEEDS),
@@ -56,6 +57,7 @@ fn every_seed_keeps_every_promise() {
         ("unclear commits", unclear, SEEDS / 2),
         ("repeats in Kafka", repeats, SEEDS / 2),
         ("events appended again", released, SEEDS / 10),
+        ("alarms seen", seen, SEEDS / 10),
     ];
     for (what, times, least) in met {
         assert!(times >= least, "only {times} {what} in {SEEDS} seeds; there should be {least}");

@@ -104,6 +104,7 @@ fn command_json(command: &Command) -> (i64, Value) {
     let told = match &command.deed {
         Deed::Retry { dead, .. } => json!({"what": "command", "command": "retry", "by": command.by, "seq": dead.0}),
         Deed::Discard { dead, .. } => json!({"what": "command", "command": "discard", "by": command.by, "seq": dead.0}),
+        Deed::Acknowledge { .. } => json!({"what": "command", "command": "acknowledge", "by": command.by}),
         Deed::Replay { from_ms, to_ms, .. } => {
             json!({"what": "command", "command": "replay", "by": command.by, "from": rfc3339(*from_ms), "to": rfc3339(*to_ms)})
         }

@@ -3,7 +3,7 @@
 use super::access::house_only;
 use super::guard::guard;
 use super::reply::Reply;
-use super::{App, dead_letters, journal, reads, submit};
+use super::{App, alarms, dead_letters, journal, reads, submit};
 use crate::display;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -44,6 +44,12 @@ pub fn routes() -> Vec<Route> {
         read("/api/v1/orders/{orderId}", Access::House, get(reads::order)),
         read("/api/v1/orders/{orderId}/history", Access::House, get(journal::history)),
         Route { path: "/api/v1/orders/{orderId}/events", methods: &["post"], access: Access::House, handlers: post(submit::event) },
+        Route {
+            path: "/api/v1/orders/{orderId}/acknowledge",
+            methods: &["post"],
+            access: Access::House,
+            handlers: post(alarms::acknowledge),
+        },
         Route { path: "/api/v1/replay", methods: &["post"], access: Access::House, handlers: post(journal::replay) },
         read("/api/v1/dead-letters", Access::House, get(dead_letters::list)),
         Route {

@@ -33,6 +33,8 @@ struct Reading {
     counters: bool,
     statuses: u64,
     closings: u64,
+    /// Orders whose alarm somebody has seen.
+    seen: BTreeSet<OrderId>,
     forgets: Option<(Seq, Seq)>,
 }
 
@@ -62,6 +64,7 @@ impl Model {
         ensure!(reading.counters || !reading.new_tickets, "tickets were given, but not counted in the same batch");
         self.counts.statuses += reading.statuses;
         self.counts.closings += reading.closings;
+        self.counts.seen += reading.seen.len() as u64;
         let works = reading.works;
         self.life_mut().pending = Some(Pending { commit, batch: Arc::clone(batch), works });
         Ok(())
@@ -96,7 +99,14 @@ impl Model {
             }
             Change::Journal(mark) => self.read_mark(now, mark, reading),
             Change::Command(command) => {
-                let gave = matches!(command.deed, journal::Deed::Retry { dead, .. } | journal::Deed::Discard { dead, .. } if self.image.dead.contains_key(&dead));
+                let gave = match &command.deed {
+                    journal::Deed::Retry { dead, .. } | journal::Deed::Discard { dead, .. } => self.image.dead.contains_key(dead),
+                    journal::Deed::Acknowledge { order } => {
+                        reading.seen.insert(order.clone());
+                        self.life().seeing.values().any(|seen| seen == order)
+                    }
+                    journal::Deed::Replay { .. } => false,
+                };
                 ensure!(gave && command.by == "somebody", "{command:?} is journalled, and nobody gave it");
                 Ok(())
             }
@@ -294,7 +304,7 @@ impl Model {
         let id = &order.order_id;
         if let Some(expected) = reading.due.remove(id) {
             ensure!(expected == **order, "the house's event makes {}", rules::differences(&expected, order));
-        } else if !self.is_closing(now, order, reading)? {
+        } else if !self.is_tidied(now, order, reading)? {
             self.read_status(now, order, reading)?;
         }
         let before = reading.orders.insert(id.clone(), Arc::clone(order));
@@ -302,19 +312,23 @@ impl Model {
         Ok(())
     }
 
-    /// The order leaves the board because its time is over.
-    fn is_closing(&self, now: Now, order: &Projection, reading: &mut Reading) -> Result<bool, Violation> {
+    /// The order leaves the board because its time is over, or somebody has seen its alarm.
+    fn is_tidied(&self, now: Now, order: &Projection, reading: &mut Reading) -> Result<bool, Violation> {
         let Some(before) = self.image.orders.get(&order.order_id) else { return Ok(false) };
+        let seen = reading.seen.contains(&order.order_id);
         let closed = Projection { open: false, ..before.as_ref().clone() };
-        if !before.open || closed != *order {
+        if !seen && (!before.open || closed != *order) {
             return Ok(false);
         }
-        let rules = &self.settings.board;
+        let board = &self.settings.board;
         let run = self.run_ms(now);
-        let ready = before.ready_run_ms.is_some_and(|at| at + rules.ready_ms <= run);
-        let unchanged = before.changed_run_ms + rules.unchanged_ms <= run;
-        ensure!(ready || unchanged, "order {} leaves the board too early", order.order_id);
-        reading.closings += 1;
+        let ready = before.alarm.is_none() && before.ready_run_ms.is_some_and(|at| at + board.ready_ms <= run);
+        let unchanged = before.changed_run_ms + board.unchanged_ms <= run;
+        let alarm = before.alarm.filter(|_| !seen);
+        let open = before.open && rules::stays(before.status, alarm) && !(ready || unchanged);
+        let expected = Projection { alarm, open, ..before.as_ref().clone() };
+        ensure!(expected == *order, "its time, or who has seen its alarm, makes {}", rules::differences(&expected, order));
+        reading.closings += u64::from(!open);
         Ok(true)
     }
 

@@ -27,6 +27,8 @@ pub struct Counts {
     pub repeats: u64,
     /// Events that were appended again after a person's decision.
     pub released: u64,
+    /// Alarms that somebody has seen.
+    pub seen: u64,
 }
 
 impl Counts {
@@ -46,6 +48,7 @@ impl Counts {
             unclear: self.unclear + other.unclear,
             repeats: self.repeats + other.repeats,
             released: self.released + other.released,
+            seen: self.seen + other.seen,
         }
     }
 }

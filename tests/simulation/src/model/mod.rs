@@ -101,6 +101,7 @@ struct Life {
     read_upto: BTreeMap<PartitionName, i64>,
     sessions_opening: BTreeSet<ReplyTo>,
     deciding: BTreeMap<ReplyTo, Seq>,
+    seeing: BTreeMap<ReplyTo, OrderId>,
     /// Acknowledged to this process.
     acknowledged: BTreeSet<Seq>,
     /// Buried by this process.
@@ -239,6 +240,7 @@ impl Model {
             read_upto: BTreeMap::new(),
             sessions_opening: BTreeSet::new(),
             deciding: BTreeMap::new(),
+            seeing: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             buried: BTreeSet::new(),
             accounted: opened.progress,
@@ -371,11 +373,22 @@ impl Model {
         self.life_mut().deciding.insert(reply_to, dead);
     }
 
+    /// A person has seen an order's alarm.
+    pub fn seeing(&mut self, reply_to: ReplyTo, order: OrderId) {
+        self.life_mut().seeing.insert(reply_to, order);
+    }
+
     /// A person hears what became of it.
     ///
     /// # Errors
     /// It is not true, or nobody asked.
     pub fn decided(&mut self, reply_to: ReplyTo, outcome: Decided) -> Check {
+        if let Some(order) = self.life_mut().seeing.remove(&reply_to) {
+            let alarm = self.image.orders.get(&order).is_some_and(|order| order.open && order.alarm.is_some());
+            let done = matches!(outcome, Decided::Done { .. });
+            ensure!(!(done && alarm), "the alarm of {order} is said to be acknowledged, and is there");
+            return Ok(());
+        }
         let Some(dead) = self.life_mut().deciding.remove(&reply_to) else {
             return Err(Violation(format!("{outcome:?} is said to nobody")));
         };
@@ -633,7 +646,8 @@ impl Model {
     /// # Errors
     /// It is not what is on disk.
     pub fn board_shown(&self, board: &Board) -> Check {
-        let mut orders: Vec<_> = self.image.open_orders().filter(|order| order.number().is_some()).collect();
+        let stands = |order: &&Arc<Projection>| order.number().is_some() && rules::stays(order.status, None);
+        let mut orders: Vec<_> = self.image.open_orders().filter(stands).collect();
         orders.sort_by(|a, b| (a.created_at_ms, &a.order_id).cmp(&(b.created_at_ms, &b.order_id)));
         let newest = orders.split_off(orders.len().saturating_sub(200));
         let entry = |order: &Arc<Projection>| (order.order_id.clone(), order.number().unwrap_or_default(), order.status);
@@ -732,6 +746,7 @@ impl Model {
         ensure!(life.flights.is_empty(), "never answered: {:?}", life.flights.keys().collect::<Vec<_>>());
         ensure!(life.sessions_opening.is_empty(), "sessions never answered: {:?}", life.sessions_opening);
         ensure!(life.deciding.is_empty(), "decisions never answered: {:?}", life.deciding);
+        ensure!(life.seeing.is_empty(), "acknowledgements never answered: {:?}", life.seeing);
         ensure!(self.image.releasing().is_empty(), "never released: {:?}", self.image.releasing());
         let kept: HashSet<Seq> =
             self.image.dead.keys().copied().chain(self.image.held.keys().map(|(_, held)| *held)).map(|seq| self.origin(seq)).collect();

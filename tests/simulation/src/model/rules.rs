@@ -75,7 +75,7 @@ pub fn after(before: &Projection, deed: &Deed, source: Source, at: Moment) -> Pr
             order.lines = lines(dishes);
             true
         }
-        Deed::Refund => pay(&mut order, Payment::PartlyRefunded, source),
+        Deed::Refund => pay(&mut order, Payment::PartlyRefunded),
         Deed::Reopen => {
             let ended = matches!(order.status, Status::Delivered | Status::Cancelled);
             if ended {
@@ -87,7 +87,7 @@ pub fn after(before: &Projection, deed: &Deed, source: Source, at: Moment) -> Pr
             }
             ended
         }
-        Deed::Pay(payment) => pay(&mut order, *payment, source),
+        Deed::Pay(payment) => pay(&mut order, *payment),
         Deed::Ship(name) => order.shipper.replace((*name).to_owned()).as_deref() != Some(*name),
     };
     if changed {
@@ -95,6 +95,19 @@ pub fn after(before: &Projection, deed: &Deed, source: Source, at: Moment) -> Pr
         order.changed_run_ms = at.run_ms;
     }
     order
+}
+
+/// An alarm keeps an order that has ended where people see it.
+pub fn stays(status: Status, alarm: Option<Alarm>) -> bool {
+    alarm.is_some() || !matches!(status, Status::Delivered | Status::Cancelled)
+}
+
+fn in_work(order: &Projection) -> bool {
+    match order.status {
+        Status::Created | Status::Confirmed => order.lines.iter().any(|line| line.status != Status::Created),
+        Status::Preparing | Status::Ready => true,
+        Status::OutForDelivery | Status::Delivered | Status::Cancelled => false,
+    }
 }
 
 fn remember(order: &mut Projection, report: Report) {
@@ -118,25 +131,24 @@ fn report(order: &mut Projection, status: Status, source: Source, at: Moment) ->
     if !moves {
         return false;
     }
-    let in_work = matches!(order.status, Status::Preparing | Status::Ready);
-    if source == Source::Centre && status == Status::Cancelled && in_work {
+    if status == Status::Cancelled && in_work(order) {
         order.alarm = Some(Alarm::Cancelled);
     }
     if source == Source::House && status >= Status::Preparing {
         order.house_leads = true;
     }
     order.ready_run_ms = if status == Status::Ready { Some(at.run_ms) } else { None };
-    order.open = !matches!(status, Status::Delivered | Status::Cancelled);
+    order.open = stays(status, order.alarm);
     order.status = status;
     true
 }
 
-fn pay(order: &mut Projection, payment: Payment, source: Source) -> bool {
+fn pay(order: &mut Projection, payment: Payment) -> bool {
     if order.payment == payment {
         return false;
     }
     order.payment = payment;
-    if source == Source::Centre && payment == Payment::Failed && matches!(order.status, Status::Preparing | Status::Ready) {
+    if payment == Payment::Failed && in_work(order) {
         order.alarm = Some(Alarm::PaymentFailed);
     }
     true

@@ -1,5 +1,6 @@
 //! The server as its clients meet it, over real connections.
 
+mod alarms;
 mod bad_input;
 mod dead_letters;
 mod house;
