@@ -15,6 +15,7 @@ mod changes;
 mod files;
 mod kafka;
 mod kafka_properties;
+mod kitchen;
 mod problem;
 mod secret;
 mod section;
@@ -26,6 +27,7 @@ mod values;
 pub use changes::Changes;
 pub use files::PemFile;
 pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
+pub use kitchen::Kitchen;
 pub use problem::Problems;
 pub use secret::Secret;
 pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl};
@@ -78,6 +80,8 @@ pub struct Config {
     pub dialect: Dialect,
     /// `[board]`.
     pub board: BoardRules,
+    /// `[kitchen]`.
+    pub kitchen: Kitchen,
     /// `[orders] strict`: events for unknown orders are refused.
     pub strict_orders: bool,
     /// `[log]`.
@@ -262,6 +266,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let store = read_store(root.section_or_empty("store"), context);
     let (http, http_terminals) = read_http(root.section_or_empty("http"));
     let (dialect, board, strict_orders) = read_rules(&mut root);
+    let kitchen = kitchen::read(root.section_or_empty("kitchen"));
     let log = read_log(root.section_or_empty("log"));
     let serial = read_serial(&mut root, &http_terminals);
     // The rest needs the id only for names; a stand-in lets its own problems be found.
@@ -283,6 +288,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
         downlinks,
         dialect,
         board,
+        kitchen,
         strict_orders,
         log,
     })

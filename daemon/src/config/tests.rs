@@ -62,7 +62,7 @@ fn the_example_is_right_and_shows_the_defaults() {
     same(|c| format!("{:?} {}", c.http.listen, c.http.insecure));
     same(|c| format!("{:?}", c.gateway.business_day_starts));
     same(|c| format!("{:?}", c.mqtt.as_ref().unwrap().url));
-    same(|c| format!("{:?} {:?} {:?} {} {:?} {:?}", c.board, c.delivery, c.dialect, c.strict_orders, c.log, c.downlinks));
+    same(|c| format!("{:?} {:?} {:?} {:?} {} {:?} {:?}", c.board, c.kitchen, c.delivery, c.dialect, c.strict_orders, c.log, c.downlinks));
     same(|c| {
         let k = c.kafka.as_ref().unwrap();
         format!("{} {:?} {:?} {:?} {:?} {:?}", k.topic, k.dead_letter_topic, k.status_topic, k.partitioner, k.compression, k.security)
@@ -354,6 +354,7 @@ fn sizes_and_numbers_keep_within_their_bounds() {
         assert!(problem(&format!("[store]\n{wrong}")).starts_with("dumbwaiter.toml:3: store.max_queued"), "{wrong}");
     }
     assert!(problem("[board]\nready_minutes = 1.5").contains("is a decimal number; give a whole number"));
+    assert!(problem("[kitchen]\nwarn_minutes = 10").ends_with("kitchen.late_minutes: is 10; give more than warn_minutes, which is 10"));
     assert!(problem("[orders]\nstrict = 'yes'").contains("give true or false"));
     assert!(problem("http = 3").contains("is a whole number, but a section is expected; write [http]"));
     assert!(problem("[serial]\nterminal = 'a'").contains("write [[serial]]"));

@@ -120,6 +120,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// How the line to the MQTT broker is; `None` without one.
     pub mqtt: Option<Arc<mqtt::Figures>>,
+    /// `[kitchen]`.
+    pub kitchen: config::Kitchen,
     /// Damaged stores that were moved aside: /health counts them, /operations names them.
     pub damaged: Vec<store::Aside>,
     /// What a person should see to.
@@ -131,11 +133,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What `[http]` says; all bounds but the rate are the usual ones.
-    pub fn new(section: &config::Http, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
+    /// What `[http]` and `[kitchen]` say; all bounds but the rate are the usual ones.
+    pub fn new(section: &config::Http, kitchen: config::Kitchen, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
         let submits_per_second = section.submits_per_second;
         let limits = Limits { submits_per_second, submits_burst: submits_per_second * SUBMITS_BURST_SECONDS, ..Limits::default() };
-        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), mqtt, limits, ..Settings::default() }
+        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), kitchen, mqtt, limits, ..Settings::default() }
     }
 }
 

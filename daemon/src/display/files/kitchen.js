@@ -1,113 +1,164 @@
-// The kitchen's list: every open order with its lines, oldest first. Written in ES5.
+// The kitchen: what is to do, oldest first, and what a cook does with it. Written in ES5.
+//
+// live.js feeds it, cards.js draws it, acts.js is what a cook does, bump.js carries that to the gateway, sound.js rings.
 (function () {
   "use strict";
 
-  // Changes of lines do not move the board: they are seen at the latest after this.
-  var REFRESH_MS = 10000;
+  // Changes of lines do not move the board, which is what the stream tells: they are seen at the latest after this.
+  var REFRESH_MS = 3000;
+  var SETTINGS_RETRY_MS = 5000;
+  var AFTER_PRESS_MS = 400;
+  var KEYS = { ENTER: 13, BACKSPACE: 8, LEFT: 37, UP: 38, RIGHT: 39, DOWN: 40, R: 82, ZERO: 48, NINE: 57, PAD_ZERO: 96, PAD_NINE: 105 };
 
-  var WORDS = {
-    CREATED: "new", CONFIRMED: "confirmed", PREPARING: "in work", READY: "ready", OUT_FOR_DELIVERY: "on its way",
-    PENDING: "not paid", PAID: "paid", FAILED: "payment failed", REFUNDED: "refunded", PARTLY_REFUNDED: "partly refunded"
-  };
-  var ALARMS = { CANCELLED: "CANCELLED by the centre: stop", PAYMENT_FAILED: "PAYMENT FAILED: ask before you go on" };
-
-  var hint = document.getElementById("hint");
-  var orders = [];
+  var station = ofQuery("station");
+  var limits = { warnMinutes: 5, lateMinutes: 10 };
+  // What this page calls itself, if it may: null until that is known, "" where the gateway goes by the address.
+  var terminal = null;
+  var orders = null;
   var more = false;
   var asking = false;
   var askAgain = false;
+  // Behind the gateway's clock, in milliseconds: a tablet's own is often wrong.
+  var behind = 0;
+  // What was seen of each order, and which of them nobody has looked at yet.
+  var known = {};
+  var fresh = {};
+  var alarmed = {};
 
-  function two(number) {
-    return (number < 10 ? "0" : "") + number;
-  }
-
-  function time(date) {
-    return date.getHours() + ":" + two(date.getMinutes());
-  }
-
-  function add(parent, tag, name, text) {
-    var element = document.createElement(tag);
-    element.className = name;
-    if (text !== undefined) {
-      element.textContent = text;
-    }
-    parent.appendChild(element);
-    return element;
-  }
-
-  function age(order) {
-    var minutes = Math.max(0, Math.floor((new Date().getTime() - Date.parse(order.createdAt)) / 60000));
-    return minutes < 120 ? minutes + " min" : Math.floor(minutes / 60) + " h";
-  }
-
-  function line(list, entry) {
-    var item = add(list, "li", entry.status === "READY" ? "line done" : "line");
-    add(item, "b", "quantity", entry.quantity + " ×");
-    add(item, "span", "food", entry.foodName || entry.foodId);
-    var i;
-    for (i = 0; entry.modifiers && i < entry.modifiers.length; i++) {
-      add(item, "div", "modifier", "+ " + entry.modifiers[i]);
-    }
-    if (entry.notes) {
-      add(item, "div", "notes", "“" + entry.notes + "”");
-    }
-    if (entry.allergens && entry.allergens.length > 0) {
-      add(item, "div", "allergens", "Allergens: " + entry.allergens.join(", "));
+  function ofQuery(name) {
+    var found = new RegExp("[?&]" + name + "=([^&]*)").exec(window.location.search);
+    try {
+      return found ? decodeURIComponent(found[1].replace(/\+/g, " ")).trim() : "";
+    } catch (broken) {
+      return "";
     }
   }
 
-  function card(parent, order) {
-    var element = add(parent, "article", "card" + (order.alarm ? " alarm" : ""));
-    var head = add(element, "div", "head");
-    add(head, "span", "number", order.displayNumber || (order.ticket === undefined ? "–" : order.ticket));
-    add(head, "span", "age", age(order));
-    if (order.alarm) {
-      add(element, "p", "stop", ALARMS[order.alarm] || order.alarm);
-    }
-    var facts = [WORDS[order.status] || order.status, WORDS[order.payment] || order.payment];
-    if (order.channel) {
-      facts.push(order.channel);
-    }
-    if (order.customerName) {
-      facts.push(order.customerName);
-    }
-    if (order.dueAt) {
-      var due = new Date(order.dueAt);
-      facts.push("due " + (isNaN(due.getTime()) ? order.dueAt : time(due)));
-    }
-    if (order.maybeStored) {
-      facts.push("perhaps doubled: ask the terminal");
-    }
-    add(element, "p", "facts", facts.join(" · "));
-    var list = add(element, "ul", "lines");
-    for (var i = 0; i < order.lines.length; i++) {
-      line(list, order.lines[i]);
-    }
-    if (order.linesOmitted) {
-      add(element, "p", "facts", "and " + order.linesOmitted + " more: see the receipt");
-    }
+  function byId(id) {
+    return document.getElementById(id);
   }
+
+  function now() {
+    return new Date().getTime() + behind;
+  }
+
+  function clock(date) {
+    return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  }
+
+  // A line that names no station is everybody's: better twice than never.
+  function isMine(line) {
+    return !station || !line.station || line.station.trim().toLowerCase() === station.toLowerCase();
+  }
+
+  function concerns(order) {
+    return !station || order.lines.some(isMine) || !!order.linesOmitted;
+  }
+
+  function stands(order) {
+    return order.status === "CREATED" || order.status === "CONFIRMED" || order.status === "PREPARING";
+  }
+
+  // The whole kitchen is done with an order when it is READY; a station when its own lines are.
+  function isToDo(order) {
+    return !order.alarm && stands(order) && (!station || !!order.linesOmitted || order.lines.some(function (line) {
+      return isMine(line) && line.status !== "READY";
+    }));
+  }
+
+  function isDone(order) {
+    return !order.alarm && (order.status === "READY" || stands(order) && !isToDo(order));
+  }
+
+  function hasAlarm(order) {
+    return !!order.alarm;
+  }
+
+  function byChange(one, other) {
+    return Date.parse(other.updatedAt) - Date.parse(one.updatedAt);
+  }
+
+  function find(id) {
+    return orders.filter(function (order) {
+      return order.orderId === id;
+    })[0];
+  }
+
+  function mine() {
+    return (orders || []).filter(concerns);
+  }
+
+  // ---- drawing
 
   function draw() {
-    var work = document.createDocumentFragment();
-    var ready = document.createDocumentFragment();
-    var inWork = 0;
-    for (var i = 0; i < orders.length; i++) {
-      var isReady = orders[i].status === "READY" || orders[i].status === "OUT_FOR_DELIVERY";
-      inWork += isReady ? 0 : 1;
-      card(isReady ? ready : work, orders[i]);
-    }
-    var places = [["work", work], ["ready", ready]];
-    for (var p = 0; p < places.length; p++) {
-      var place = document.getElementById(places[p][0]);
-      if (!places[p][1].childNodes.length) {
-        add(places[p][1], "p", "none", "none");
-      }
-      place.textContent = "";
-      place.appendChild(places[p][1]);
-    }
-    document.getElementById("count").textContent = inWork + " to do" + (more ? " (the oldest of more)" : "");
+    var all = mine();
+    var work = all.filter(isToDo);
+    var alarms = all.filter(hasAlarm);
+    var done = all.filter(isDone).sort(byChange);
+    cards.draw({ alarms: alarms, work: work, ready: done, limits: limits, isMine: isMine, isNew: isNew, now: now() });
+    byId("alarm-area").hidden = alarms.length === 0;
+    byId("no-work").hidden = work.length > 0 || orders === null;
+    byId("no-ready").hidden = done.length > 0;
+    byId("count").textContent = work.length + " to do" + (more ? " (the oldest of more)" : "");
+    document.title = (alarms.length > 0 ? "ALARM – " : "") + work.length + " to do – Kitchen";
+    overview.dishes(work, isMine);
+    overview.stations(orders || []);
   }
+
+  function isNew(order) {
+    return fresh[order.orderId] || "";
+  }
+
+  function say(text) {
+    byId("said").textContent = text;
+  }
+
+  // ---- what is new
+
+  function contents(order) {
+    return JSON.stringify(order.lines.filter(isMine).map(function (line) {
+      return [line.foodId, line.foodName, line.quantity, line.modifiers, line.notes];
+    }));
+  }
+
+  // What stands there when the page is opened is not new; what comes or changes after that rings until somebody touches the page.
+  function notice(first) {
+    var seen = {};
+    var rings = "";
+    mine().forEach(function (order) {
+      var id = order.orderId;
+      var has = contents(order);
+      seen[id] = has;
+      if (!first && isToDo(order) && known[id] !== has) {
+        fresh[id] = known[id] === undefined ? "New" : "Changed";
+        rings = rings || "order";
+        say(fresh[id] + " order " + cards.number(order));
+      }
+      if (order.alarm && alarmed[id] !== order.alarm) {
+        alarmed[id] = order.alarm;
+        rings = "alarm";
+        byId("alarm-said").textContent = "Alarm: ticket " + cards.number(order);
+        window.scrollTo(0, 0);
+      }
+      if (!order.alarm) {
+        delete alarmed[id];
+      }
+    });
+    known = seen;
+    if (rings) {
+      sound.ring(rings);
+    }
+  }
+
+  function touched() {
+    if (Object.keys(fresh).length > 0) {
+      fresh = {};
+      // Not under the finger: the press that is under way needs its button.
+      window.setTimeout(draw, AFTER_PRESS_MS);
+    }
+  }
+
+  // ---- news
 
   function ask() {
     if (asking) {
@@ -115,11 +166,15 @@
       return;
     }
     asking = true;
-    live.get("/api/v1/orders", function (data) {
+    live.get("/api/v1/orders", function (data, request) {
       asking = false;
-      if (data) {
+      if (data && !askAgain) {
+        var first = orders === null;
+        var server = Date.parse(request.getResponseHeader("Date"));
+        behind = isNaN(server) ? 0 : server - new Date().getTime();
         orders = data.orders;
         more = data.more;
+        notice(first);
         draw();
       }
       if (askAgain) {
@@ -129,18 +184,105 @@
     });
   }
 
+  function settings() {
+    live.get("/api/v1/kitchen", function (data) {
+      if (data) {
+        limits = data;
+        terminal = data.terminal ? "" : ("kitchen" + (station ? "-" + station : "")).replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 48);
+      } else {
+        window.setTimeout(settings, SETTINGS_RETRY_MS);
+      }
+    });
+  }
+
   function silent(since) {
+    var hint = byId("hint");
     hint.className = since ? "hint shown" : "hint";
-    hint.textContent = since ? "Not live: last news at " + time(since) + ". Orders may be missing: look at the tills too." : "";
+    hint.textContent = since ? "Not live: last news at " + clock(since) + ". Orders may be missing: look at the tills too." : "";
+  }
+
+  // ---- what became of it
+
+  // The gateway has it on disk: the page need not wait for the next list to say so.
+  function stored(entry) {
+    var order = orders && find(entry.order);
+    if (order && entry.kind === "event") {
+      if (entry.line && order.lines[entry.line - 1]) {
+        order.lines[entry.line - 1].status = entry.status;
+      } else {
+        order.status = entry.status;
+        order.updatedAt = new Date(now()).toISOString();
+      }
+    }
+    if (order && entry.kind === "seen") {
+      order.alarm = undefined;
+    }
+    draw();
+    ask();
+  }
+
+  function refused(entry, why) {
+    var order = orders && find(entry.order);
+    say("Ticket " + (order ? cards.number(order) : entry.order) + ": not taken: " + why);
+    draw();
+    ask();
+  }
+
+  function key(event) {
+    var code = event.keyCode;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) {
+      return;
+    }
+    if (code > KEYS.ZERO && code <= KEYS.NINE) {
+      cards.choose(code - KEYS.ZERO - 1);
+    } else if (code > KEYS.PAD_ZERO && code <= KEYS.PAD_NINE) {
+      cards.choose(code - KEYS.PAD_ZERO - 1);
+    } else if (code === KEYS.LEFT || code === KEYS.RIGHT) {
+      cards.step(code === KEYS.LEFT ? -1 : 1);
+    } else if (code === KEYS.UP || code === KEYS.DOWN) {
+      cards.stepWithin(code === KEYS.UP ? -1 : 1);
+    } else if (code === KEYS.R || code === KEYS.BACKSPACE) {
+      acts.recallLast();
+    } else {
+      return;
+    }
+    event.preventDefault();
+    cards.tick(now(), limits);
   }
 
   function tick() {
-    document.getElementById("clock").textContent = time(new Date());
+    byId("clock").textContent = clock(new Date(now()));
+    cards.tick(now(), limits);
   }
 
+  byId("station").textContent = station;
+  byId("undo").onclick = acts.recallLast;
+  acts.begin({ whole: !station, isMine: isMine, find: find, say: say });
+  cards.begin(acts.press);
+  sound.begin(function (text) {
+    byId("sound").textContent = text;
+    byId("sound").hidden = !text;
+  });
+  bumps.begin({
+    terminal: function () {
+      return terminal;
+    },
+    stored: stored,
+    refused: refused,
+    changed: function () {
+      if (orders) {
+        draw();
+      }
+    }
+  });
+  document.addEventListener("keydown", key);
+  ["touchend", "mouseup", "keyup"].forEach(function (kind) {
+    document.addEventListener(kind, touched);
+  });
   window.setInterval(ask, REFRESH_MS);
   window.setInterval(tick, 1000);
   tick();
+  settings();
   ask();
   live.listen({ stream: "/api/v1/stream", poll: "/board.json", show: ask, silent: silent });
 })();

@@ -3,7 +3,7 @@
 //
 // live.listen({stream, poll, show(data), silent(since)}): `show` gets each state; `silent` is told since when nothing was heard,
 // as a Date, or null once the line is alive again. What was shown stays: nothing here clears it.
-// live.get(url, done(data)): one request; `data` is null if it failed.
+// live.get(url, done(data, request)): one request; `data` is null if it failed.
 var live = (function () {
   "use strict";
 
@@ -34,7 +34,7 @@ var live = (function () {
     function end(data) {
       if (!over) {
         over = true;
-        done(data);
+        done(data, request);
       }
     }
     request.open("GET", url, true);

@@ -4,6 +4,7 @@ use super::access::Caller;
 use super::connection::Peer;
 use super::reply::{Reply, json};
 use super::{App, ORDERS_BYTES_MAX, ORDERS_MAX};
+use crate::config::Kitchen;
 use crate::display::{self, BoardText, Streams};
 use crate::handle::{State as GatewayState, StoreAway};
 use crate::metrics;
@@ -13,7 +14,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use gateway::ids::OrderId;
+use gateway::ids::{Name, OrderId};
 use gateway::order::{Projection, Status};
 use gateway::request::Code;
 use percent_encoding::percent_decode_str;
@@ -191,6 +192,21 @@ fn state_json(state: &GatewayState, damaged: &[store::Aside]) -> Value {
         "statusesInFlight": gauges.statuses_in_flight, "windowEvents": gauges.window_events, "retries": gauges.retries,
         "lastSeq": gauges.last_seq, "damagedStores": damaged,
     })
+}
+
+/// `GET /api/v1/kitchen`: what the kitchen's page goes by. `terminal` is null where the page may name itself.
+pub async fn kitchen(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Reply> {
+    check_accept(&headers, "application/json")?;
+    let Kitchen { warn_minutes, late_minutes } = app.settings.kitchen;
+    let terminal = match &caller {
+        Caller::Terminals(own) => own.first().map(Name::as_str),
+        Caller::Local | Caller::Stranger => None,
+    };
+    Ok(json(StatusCode::OK, &json!({"warnMinutes": warn_minutes, "lateMinutes": late_minutes, "terminal": terminal})))
 }
 
 /// `GET /metrics`, in OpenMetrics.

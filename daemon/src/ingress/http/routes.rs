@@ -58,6 +58,7 @@ pub fn routes() -> Vec<Route> {
             access: Access::House,
             handlers: get(dead_letters::show).post(dead_letters::decide),
         },
+        read("/api/v1/kitchen", Access::House, get(reads::kitchen)),
         read("/api/v1/state", Access::House, get(reads::state)),
         read("/api/v1/stream", Access::House, get(reads::stream)),
         read("/health", Access::Public, get(reads::health)),
