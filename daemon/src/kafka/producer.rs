@@ -293,9 +293,12 @@ impl UplinkSettings {
         let messages = (self.window_events_max * 2).to_string();
         let kbytes = ((self.window_bytes_max + self.window_events_max * ENVELOPE_BYTES_MAX) / 1024 + 1).to_string();
         let kafka = &self.connection.kafka;
+        // librdkafka waits at most so long for a full batch. While one is on its way and the next has waited for longer, its thread spins
+        // instead of sleeping: with 5 ms that is most of a drain. A transaction waits so long each time.
+        let linger_ms = if self.once.is_some() { "5" } else { "100" };
         let mut config = self.connection.config(
             &[
-                ("linger.ms", "5"),
+                ("linger.ms", linger_ms),
                 // A batch of 1 MB, the default, never gets through a line of 64 kbit/s.
                 ("batch.size", "65536"),
                 ("max.in.flight.requests.per.connection", "5"),
