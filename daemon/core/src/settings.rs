@@ -77,7 +77,7 @@ impl Default for Limits {
             requests_in_flight_max: 1024,
             waiters_max: 8,
             batch_requests_max: 120,
-            batch_forget_max: 400,
+            batch_forget_max: 800,
             batch_release_max: 128,
             statuses_in_flight_max: 256,
             open_orders_max: OPEN_ORDERS_MAX,

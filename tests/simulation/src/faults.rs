@@ -211,7 +211,7 @@ fn small_bounds(dice: &mut Dice) -> Limits {
         requests_in_flight_max: small(dice, 1, 8),
         waiters_max: small(dice, 0, 2),
         batch_requests_max: small(dice, 1, 4),
-        batch_forget_max: dice.pick(&[1, 3, 400]),
+        batch_forget_max: dice.pick(&[1, 3, 800]),
         batch_release_max: dice.pick(&[1, 2, normal.batch_release_max]),
         statuses_in_flight_max: small(dice, 1, 6),
         open_orders_max: normal.open_orders_max,
