@@ -366,18 +366,19 @@ impl EventLoop {
             }
             Report::Uplink(UplinkReport::Delivered(mailbox)) => {
                 let producer = mailbox.producer();
-                let mut inputs = Vec::new();
-                for Delivered { seq, event_type, took, outcome } in mailbox.take() {
-                    self.rim.metrics.delivered(event_type, &outcome, took);
-                    let failed = matches!(outcome, Delivery::Failed { .. });
-                    self.delivered += u64::from(!failed);
-                    inputs.push(Input::Delivered { producer, seq, outcome });
-                    // What follows from the first failure decides about the reports behind it.
-                    if failed {
-                        self.gateway.handle_all(now, inputs.drain(..));
-                    }
+                let mut reports = mailbox.take().into_iter();
+                while reports.len() > 0 {
+                    let mut failed = false;
+                    let up_to_a_failure = std::iter::from_fn(|| {
+                        // What follows from it decides about the reports behind it.
+                        let Delivered { seq, event_type, took, outcome } = if failed { None } else { reports.next() }?;
+                        self.rim.metrics.delivered(event_type, &outcome, took);
+                        failed = matches!(outcome, Delivery::Failed { .. });
+                        self.delivered += u64::from(!failed);
+                        Some(Input::Delivered { producer, seq, outcome })
+                    });
+                    self.gateway.handle_all(now, up_to_a_failure);
                 }
-                self.gateway.handle_all(now, inputs);
             }
             Report::Uplink(UplinkReport::Ready { producer, delivered }) => {
                 self.gateway.handle(now, Input::ProducerReady { producer, delivered });

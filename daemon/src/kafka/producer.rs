@@ -145,7 +145,10 @@ impl Mailbox {
 
     /// Takes all reports, in the order in which they came.
     pub fn take(&self) -> Vec<Delivered> {
-        std::mem::take(&mut *lock(&self.waiting))
+        let mut waiting = lock(&self.waiting);
+        // As many are likely to come next.
+        let next = Vec::with_capacity(waiting.len());
+        std::mem::replace(&mut *waiting, next)
     }
 
     fn post(self: &Arc<Self>, report: &Report, ticket: &Ticket, outcome: Delivery) {
