@@ -71,6 +71,11 @@ impl<'d, R: Read> Batch<'d, R> {
         empty
     }
 
+    /// Events that it appends.
+    pub fn appended(&self) -> u64 {
+        self.tail.next_seq - self.first_seq.0
+    }
+
     /// Adds a change.
     pub fn add(&mut self, change: &Change) -> Result<(), ApplyError> {
         match change {

@@ -19,6 +19,9 @@ const STEP_MARKS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 256 * 1024;
 /// Events that one step of a replay gives.
 const STEP_ENTRIES_MAX: usize = 500;
+/// Events that a commit removes from the journal beside twice as many as it appends: so what many deliveries at once make due is paid by
+/// the commits after them, not by the drain, and journal and outbox together never outgrow what they were.
+pub(crate) const TRIMMED_MAX: u64 = 64;
 /// Events that one step of a history looks at.
 const STEP_EVENTS_MAX: usize = 512;
 
@@ -126,10 +129,15 @@ impl<R: Read> Batch<'_, R> {
 
     /// Removes what need not be kept any more, oldest first, as far as the commit has room.
     pub fn trim(&mut self, keep: Keep) -> Result<(), ReadError> {
+        let at_once = keep.keep_ms == 0 || keep.bytes_max == 0;
+        let share = if at_once { u64::MAX } else { self.appended().saturating_mul(2).saturating_add(TRIMMED_MAX) };
+        let trimmed_max = self.tail.trail.trimmed.saturating_add(share);
         loop {
             self.drop_marks()?;
             // A record for each event, and one for each mark between them.
             let room = COMMIT_RECORDS_MAX.saturating_sub(self.writes.len()) / if self.tail.trail.oldest.is_some() { 2 } else { 1 };
+            let left = trimmed_max.saturating_sub(self.tail.trail.trimmed);
+            let room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
             let Some((upto, why)) = self.due(keep) else { return Ok(()) };
             if room == 0 {
                 return Ok(());

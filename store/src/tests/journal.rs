@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::samples;
 use crate::disk::COMMIT_RECORDS_MAX;
-use crate::journal::{COMMANDS_MAX, Fate, JournalUsage, Keep, Page, Wanted};
+use crate::journal::{COMMANDS_MAX, Fate, JournalUsage, Keep, Page, TRIMMED_MAX, Wanted};
 use crate::{CheckReport, Store};
 use gateway::event::OrderEvent;
 use gateway::ids::Seq;
@@ -136,7 +136,7 @@ fn without_a_journal_nothing_of_an_older_one_stays() {
 }
 
 #[test]
-fn a_long_journal_expires_in_commits_that_keep_their_bound() {
+fn a_long_journal_expires_little_by_little() {
     let mut store = open(WEEK);
     for first in (1..=2_000).step_by(500) {
         enqueue(&mut store, first..=first + 499);
@@ -149,8 +149,38 @@ fn a_long_journal_expires_in_commits_that_keep_their_bound() {
         at(&mut store, 7 * DAY_MS);
         commits += 1;
     }
+    assert_eq!((kept(&store, b'J'), commits), (0, 2_000_u64.div_ceil(TRIMMED_MAX)));
+}
+
+#[test]
+fn a_short_disk_gives_a_long_journal_up_in_commits_that_keep_their_bound() {
+    let mut store = open(WEEK);
+    for first in (1..=2_000).step_by(500) {
+        enqueue(&mut store, first..=first + 499);
+    }
+    for seq in 1..=2_000 {
+        deliver(&mut store, seq..=seq, 0);
+    }
+    store.disk_mut().short = true;
+    let mut commits = 0;
+    while kept(&store, b'Q') > 0 {
+        at(&mut store, 1);
+        commits += 1;
+    }
     assert_eq!((kept(&store, b'J'), commits), (0, 5));
     assert!(store.disk().commits.iter().all(|(ops, _)| ops.len() <= COMMIT_RECORDS_MAX));
+}
+
+#[test]
+fn what_a_drain_makes_due_goes_with_later_commits_faster_than_they_append() {
+    let mut store = open(Keep { bytes_max: 10 * weight(), ..WEEK });
+    enqueue(&mut store, 1..=800);
+    deliver(&mut store, 1..=800, 0);
+    assert_eq!(store.journal_usage().events, 800 - TRIMMED_MAX);
+    enqueue(&mut store, 801..=900);
+    assert_eq!(store.journal_usage().events, 800 - 2 * TRIMMED_MAX - 2 * 100);
+    assert_eq!(store.reopen().unwrap().queued_bytes, 100 * weight());
+    checked(&store);
 }
 
 #[test]
