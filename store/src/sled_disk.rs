@@ -411,6 +411,9 @@ impl Read for SledReader {
             let mut bytes = 0;
             for record in db.range(from..to).take(records_max) {
                 let (key, value) = record?;
+                // sled's cache is of 256 parts, and each looks at its limit only after 64 accesses. A scan is one access to a page of 16
+                // records: without more of them it would keep all that it reads.
+                db.contains_key(&key)?;
                 bytes += key.len() + value.len();
                 records.push((key.to_vec(), value.to_vec()));
                 if bytes >= bytes_max {

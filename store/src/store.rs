@@ -44,7 +44,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// It is a newer release's, another gateway's with events waiting, or unreadable. Nothing was changed.
     pub fn open(mut disk: D, gateway: Name) -> Result<(Store<D>, Opened), OpenError> {
-        let (opened, tail) = read_all(&mut disk)?;
+        let (opened, tail) = read_opened(&disk)?;
         claim(&mut disk, &gateway, &opened)?;
         Ok((Store { disk, gateway, tail, keep: Keep::NOTHING }, opened))
     }
@@ -66,7 +66,7 @@ impl<D: Disk> Store<D> {
     /// As [`Store::open`]; the store stays closed and this may be tried again.
     pub fn reopen(&mut self) -> Result<Opened, OpenError> {
         self.disk.reopen()?;
-        let (opened, tail) = read_all(&mut self.disk)?;
+        let (opened, tail) = read_opened(&self.disk)?;
         claim(&mut self.disk, &self.gateway, &opened)?;
         self.tail = tail;
         Ok(opened)
@@ -238,16 +238,6 @@ pub(crate) fn identity<R: Read>(disk: &R) -> Result<Option<Identity>, OpenError>
         return Err(OpenError::Newer { found, known: FORMAT });
     }
     Ok(Some(Identity::decode(&bytes)?))
-}
-
-/// As [`read_opened`]. Where that had to look at more orders than are kept, the disk is opened once more: its cache holds them otherwise,
-/// for as long as nothing else is read.
-fn read_all<D: Disk>(disk: &mut D) -> Result<(Opened, Tail), OpenError> {
-    let (opened, tail) = read_opened(disk)?;
-    if opened.open.len() >= OPEN_ORDERS_MAX {
-        disk.reopen()?;
-    }
-    Ok((opened, tail))
 }
 
 /// Reads what the core and the store keep in memory. Looks at the format first: nothing of a newer store may be guessed at.
