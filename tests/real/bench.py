@@ -221,11 +221,19 @@ def run(*command, stdin=None):
 
 
 def cpu_s(gateway):
-    """CPU time of each thread that the daemon has now, by the thread's name."""
+    """CPU time of each thread that the daemon has now."""
     used = collections.Counter()
     for task in pathlib.Path(f"/proc/{gateway.process.pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            used[(task / "comm").read_text().strip()] += int((task / "schedstat").read_text().split()[0]) / 1e9
+            used[(task / "comm").read_text().strip(), task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return used
+
+
+def cpu_s_since(gateway, before):
+    """What they took since then, by name. A thread that ended meanwhile, as the one that read the store at the start, does not count."""
+    used = collections.Counter()
+    for (name, task), seconds in cpu_s(gateway).items():
+        used[name] += seconds - before[name, task]
     return used
 
 
@@ -270,7 +278,7 @@ def chain(bench):
             answered = bench.mqtt_load(orders, terminals=TERMINALS)
             began = time.time() - answered["seconds"]
             delivered(gateway, orders * (done + 1))
-            used = cpu_s(gateway) - before
+            used = cpu_s_since(gateway, before)
             found = bench.read(topic)
             rates.append(orders / max(answered["seconds"], found["lastMs"] / 1000 - began))
             all_cpu += used
@@ -303,7 +311,7 @@ def drain_once(bench, queued):
         line.mend()
         delivered(gateway, queued)
         time.sleep(bench.counts.settled_after_s)
-        return topic, (cpu_s(gateway) - before).total()
+        return topic, cpu_s_since(gateway, before).total()
 
 
 def drain(bench):
