@@ -436,7 +436,9 @@ impl Uplink {
 
     fn read_ahead(&mut self, limits: &Limits, outputs: &mut VecDeque<Output>) {
         let low = self.window.len() - self.cursor.min(self.window.len()) < READ_EVENTS_MAX;
-        if self.reading || !low || self.end() >= self.durable_end || !self.has_room(limits) {
+        // A read costs as much as some dozen events: it is worth a quarter of the window.
+        let room = self.window.len() <= limits.window_events_max / 4 * 3 && self.window_bytes <= limits.window_bytes_max / 4 * 3;
+        if self.reading || !low || self.end() >= self.durable_end || !room {
             return;
         }
         self.reading = true;
