@@ -47,6 +47,14 @@ kills *ARGUMENTS="--kills 1000":
     cargo build --package dumbwaiter
     python3 tests/real/kills.py {{ARGUMENTS}}
 
+# libFuzzer on a target for so long, with a nightly compiler: `just fuzz serial 600`; also submit, status, config, store.
+fuzz TARGET SECONDS:
+    tests/fuzz/libfuzzer/run {{TARGET}} {{SECONDS}}
+
+# The same targets with the stable compiler, by chance, so many times as long as in a check of a commit.
+fuzz-stable TIMES SEED="1":
+    FUZZ_TIMES={{TIMES}} FUZZ_SEED={{SEED}} cargo test -p fuzz
+
 # Bad lines to a real Kafka, packet by packet, for longer than the checks take. Needs root.
 lines *ARGUMENTS="--long":
     cargo build --package dumbwaiter
