@@ -7,6 +7,7 @@
 
 mod admission;
 pub mod board;
+mod card_number;
 mod commit;
 pub mod dialect;
 mod downlink;

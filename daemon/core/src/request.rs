@@ -1,5 +1,6 @@
 //! Requests and answers: parsed once, into types that cannot be wrong.
 
+use crate::card_number;
 use crate::ids::{OrderId, RequestId, Seq, Ticket};
 use crate::json::{self, Object};
 use crate::money::count;
@@ -216,6 +217,9 @@ impl Request {
         }
         if let Some(field) = OWN_FIELDS.into_iter().find(|f| data.contains_key(*f)) {
             return Err(refuse(format!("data.{field} is the gateway's to fill")));
+        }
+        if let Some(field) = card_number::find(&data) {
+            return Err(refuse(format!("{field} looks like a payment card's number, which a gateway must never hold")));
         }
         let effect = Effect::read(event_type, &data).map_err(|EffectError(message)| refuse(message))?;
         Ok(Request { id, event_type, order_id, user_id, data, effect, valid_for_ms, body_hash })
