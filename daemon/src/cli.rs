@@ -5,6 +5,7 @@ pub mod ask;
 pub mod centre;
 pub mod check;
 pub mod dead_letters;
+pub mod doctor;
 pub mod journal;
 #[cfg(feature = "packaging")]
 pub mod packaging;
@@ -39,6 +40,8 @@ pub enum Command {
     Run(ConfigArgs),
     /// Say what is wrong with a config; ends with 0, or with 2 if anything is
     Check(CheckArgs),
+    /// Look at everything that a house's gateway needs, from the power supply to the rights on a topic; ends with 0, or with 2 if anything is wrong
+    Doctor(DoctorArgs),
     /// The whole trip with nothing else installed: terminals, broker, Kafka, centre and outages; ends with a ledger
     #[cfg(feature = "demo")]
     #[command(hide = cfg!(feature = "packaging"))]
@@ -99,6 +102,20 @@ pub struct CheckArgs {
     /// Print what librdkafka is given, as JSON, secrets hidden
     #[arg(long, conflicts_with = "online")]
     pub librdkafka: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Open each serial port for so many seconds and say what is heard, at other rates too if it makes no sense; some terminals restart when
+    /// their port is opened. Not while the daemon runs
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub listen: Option<u64>,
+    /// Also write a text file for whoever helps, without secrets and without customers' data
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// `demo`.

@@ -53,6 +53,7 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
             supervise::run(config, args.config, log_level).await?;
         }
         Command::Check(args) => return Ok(cli::check::run(&args).await),
+        Command::Doctor(args) => return cli::doctor::run(&args).await,
         Command::Status(args) => cli::ask::status(&args).await?,
         Command::Orders(args) => cli::ask::orders(&args).await?,
         Command::Replay(args) => cli::journal::replay(&args).await?,

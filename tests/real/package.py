@@ -132,6 +132,15 @@ def story(machine, kafka, till, folder):
     on_the_till = {request["requestId"]: answer for request, answer in till.answered}
     step("takes orders over HTTP and a serial port")
 
+    bundle = machine.root / "root" / "bundle.txt"
+    said = machine.run("dumbwaiter", "doctor", "--bundle", "/root/bundle.txt", check=False)
+    for told in ("the config of store-042 is right", "events wait; Kafka: down", "/dev/ttyUSB0 is till-1's", "mqtt.url: 127.0.0.1:1 does not answer"):
+        assert told in said, f"{told} is not in\n{said}"
+    text = bundle.read_text()
+    assert secret.read_text() not in text and "==== /api/v1/state" in text and "dumbwaiter.service" in text, text
+    assert not any(key in text for key in stored), "a bundle names no order"
+    step("the doctor says what is wrong, and its bundle holds no secret")
+
     waiting = len(stored) + len(on_the_till)
     all_wait(gateway, waiting)
     configure(machine, gateway, kafka, board="[board]\nready_minutes = 7\n")

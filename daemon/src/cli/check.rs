@@ -31,21 +31,22 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("{}: the config of {} is right", path.display(), config.gateway.id);
-    let mut missing = vec![];
-    for standing in clock::wall_ms().map(|at_ms| certificates::standings(&config, at_ms)).unwrap_or_default() {
-        match standing.sentence() {
-            Some(what) if standing.is_wrong() => missing.push(what),
-            Some(what) => println!("note: {what}"),
-            None => {}
+    let mut findings = certificates(&config);
+    if args.online {
+        findings.extend(online(&config).await);
+    }
+    let mut is_well = true;
+    for finding in findings {
+        match finding {
+            Finding::Right(what) => println!("{what}"),
+            Finding::Note(what) => println!("note: {what}"),
+            Finding::Wrong(what) => {
+                is_well = false;
+                eprintln!("{what}");
+            }
         }
     }
-    if args.online {
-        missing.extend(online(&config).await);
-    }
-    for what in &missing {
-        eprintln!("{what}");
-    }
-    if !missing.is_empty() {
+    if !is_well {
         return ExitCode::from(EXIT_WRONG);
     }
     if args.online {
@@ -54,17 +55,18 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Asks what the config names, prints what is well, and gives what is not.
-async fn online(config: &Config) -> Vec<String> {
-    let mut missing = absent(config).await;
-    for finding in ask_kafka(config, &missing).await {
-        match finding {
-            Finding::Right(what) => println!("{what}"),
-            Finding::Note(what) => println!("note: {what}"),
-            Finding::Wrong(what) => missing.push(what),
-        }
-    }
-    missing
+/// What is to be told of the certificates that the config names; nothing while the clock is unknown.
+pub(super) fn certificates(config: &Config) -> Vec<Finding> {
+    let standings = clock::wall_ms().map(|at_ms| certificates::standings(config, at_ms)).unwrap_or_default();
+    let told = standings.iter().filter_map(|standing| Some((standing.is_wrong(), standing.sentence()?)));
+    told.map(|(is_wrong, what)| if is_wrong { Finding::Wrong(what) } else { Finding::Note(what) }).collect()
+}
+
+/// What answers of all that the config names, and what does not.
+pub(super) async fn online(config: &Config) -> Vec<Finding> {
+    let absent = absent(config).await;
+    let kafka = ask_kafka(config, &absent).await;
+    absent.into_iter().map(Finding::Wrong).chain(kafka).collect()
 }
 
 /// Reads the config for any command that needs it, and prints what is wrong with it.

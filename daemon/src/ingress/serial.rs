@@ -21,6 +21,7 @@ use crate::config::{Framing, SerialPort};
 use crate::handle::Handle;
 use figures::Counted;
 use gateway::ids::Epoch;
+pub use port::open;
 use port::{Backoff, End, Port};
 use std::sync::Arc;
 use std::time::Duration;
