@@ -258,6 +258,21 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
+fn each_bound_with_figures_has_a_row_on_the_operations_page() {
+    let page = read("docs/operations.md");
+    let chapter = page.split("## Bounds").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the page has the chapter");
+    let mut names = BTreeSet::new();
+    for file in files().iter().filter(|file| file.path.starts_with("daemon/src/") && file.is("rs")) {
+        let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        let begins = ["bound(\"", "bounds.get(\""].map(|call| code.split(call).skip(1));
+        names.extend(begins.into_iter().flatten().filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    assert!(names.len() > 20, "only {} bounds were found", names.len());
+    let missing: Vec<_> = names.into_iter().filter(|name| !chapter.contains(&format!("`{name}`"))).collect();
+    assert_none("bounds without a row in docs/operations.md", &missing);
+}
+
+#[test]
 fn every_test_on_real_parts_runs_in_the_checks() {
     let checks = read(".ci/run");
     let files = files();
