@@ -48,7 +48,14 @@ var settle = (function () {
       });
     },
     isSettled: function (button) {
-      return !(now() - since[keyOf(button)] < SETTLE_MS);
+      var key = keyOf(button);
+      var place = placeOf(button);
+      // Something else than a drawing moved it: a hint that went, another size of the window.
+      if (isElsewhere(places[key], place)) {
+        places[key] = place;
+        since[key] = now();
+      }
+      return !(now() - since[key] < SETTLE_MS);
     },
     pressed: function (button) {
       since[keyOf(button)] = now();
