@@ -2,79 +2,16 @@
 """A real browser reads the customers' board: changes appear without a reload, and a dead gateway is said so while the last state stays.
 
     board_in_chromium.py                the test
-    board_in_chromium.py --pictures     also takes the pictures of the pages into docs/pictures/
+    board_in_chromium.py --pictures     also takes the pictures of the board and of operations into docs/pictures/
 """
 
 import argparse
-import base64
-import json
-import pathlib
 import tempfile
-import urllib.request
 
 import parts
+from browser import TABLET, WALL, Browser
 
 PICTURES = parts.ROOT / "docs" / "pictures"
-# A screen above a counter, and a tablet in the kitchen.
-WALL = (1280, 720)
-TABLET = (800, 480)
-
-
-class Browser:
-    """Headless Chromium by the WebDriver protocol."""
-
-    def __init__(self, folder):
-        self._port = parts.free_port()
-        self._driver = parts.Part("chromedriver", [parts.tool("chromedriver"), f"--port={self._port}"], folder)
-        self._profile = pathlib.Path(folder) / "profile"
-
-    def __enter__(self):
-        self._driver.start()
-        parts.until("chromedriver is ready", lambda: self._call("GET", "/status")["ready"])
-        # Without its sandbox, because tests run as root; it reads nothing but the gateway's own pages.
-        options = {
-            "binary": parts.tool("chromium"),
-            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={self._profile}"],
-        }
-        capabilities = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
-        self._session = "/session/" + self._call("POST", "/session", capabilities)["sessionId"]
-        return self
-
-    def __exit__(self, *failure):
-        try:
-            self._call("DELETE", self._session)
-        finally:
-            self._driver.__exit__(*failure)
-
-    def _call(self, method, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", method=method, data=data)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def size(self, width_and_height):
-        width, height = width_and_height
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
-        self._call("POST", f"{self._session}/goog/cdp/execute", command)
-
-    def open(self, url):
-        self._call("POST", f"{self._session}/url", {"url": url})
-        self.run("window.openedBy = 'the test'")
-
-    def run(self, script):
-        return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})
-
-    def texts(self, selector):
-        """The texts of what matches, as a person sees them."""
-        return self.run(f"return Array.from(document.querySelectorAll({json.dumps(selector)}), e => e.textContent.trim())")
-
-    def was_reloaded(self):
-        return self.run("return window.openedBy") != "the test"
-
-    def picture(self, file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(self._call("GET", f"{self._session}/screenshot")))
 
 
 def changes_appear_without_a_reload(gateway, browser):
@@ -128,10 +65,9 @@ def take_pictures(gateway, browser):
     parts.until("one more is ready", lambda: len(browser.texts("#ready .new")) == 1)
     browser.picture(PICTURES / "board.png")
     browser.size(TABLET)
-    for page in ("kitchen", "operations"):
-        browser.open(gateway.url(f"/{page}"))
-        parts.until(f"{page} shows something", lambda: len(browser.run("return document.body.innerText")) > 100)
-        browser.picture(PICTURES / f"{page}.png")
+    browser.open(gateway.url("/operations"))
+    parts.until("operations shows something", lambda: len(browser.run("return document.body.innerText")) > 100)
+    browser.picture(PICTURES / "operations.png")
 
 
 def main():

@@ -5,6 +5,7 @@ mod bad_input;
 mod dead_letters;
 mod house;
 mod journal;
+mod kitchen;
 mod openapi;
 mod orders;
 mod reach;
