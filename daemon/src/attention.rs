@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Subject {
     /// The line to Kafka is down.
     Line,
+    /// A new store that is being rebuilt.
+    NewCard,
     /// Why Kafka does not take events.
     Kafka,
     /// The last reload.

@@ -66,6 +66,12 @@ impl Clock {
         plausible(at).map(|unix_ms| Wall { unix_ms, business_day: self.business_day(at) })
     }
 
+    /// The business day at a wall time in Unix milliseconds.
+    pub fn day_of(&self, unix_ms: i64) -> i32 {
+        // A time that no calendar has is as good as any other day.
+        Timestamp::from_millisecond(unix_ms).map_or(0, |at| self.look_up(at).number)
+    }
+
     fn business_day(&self, at: Timestamp) -> i32 {
         let today = self.today.get();
         if today.begins <= at && at < today.ends {

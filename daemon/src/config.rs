@@ -30,12 +30,12 @@ pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use kitchen::Kitchen;
 pub use problem::Problems;
 pub use secret::Secret;
-pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl};
+pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl, NewCard};
 
 use gateway::board::BoardRules;
 use gateway::dialect::Dialect;
 use gateway::ids::Name;
-use gateway::settings::{Limits, Settings};
+use gateway::settings::{self, Limits, Settings};
 use jiff::{civil, tz::TimeZone};
 use section::{At, Section};
 use std::collections::BTreeMap;
@@ -118,6 +118,14 @@ pub struct StoreSection {
     pub journal_bytes: u64,
     /// Free space of the disk below which new requests are refused, in bytes.
     pub min_free_bytes: u64,
+    /// What a new store does about what this gateway stored before.
+    pub new_card: NewCard,
+    /// How long a new store waits for Kafka to be reached, in seconds.
+    pub new_card_offline_seconds: u64,
+    /// How long a new store waits until all is read back from Kafka, in minutes.
+    pub new_card_minutes: u64,
+    /// From how many hours ago a new store reads its events back.
+    pub new_card_hours: u64,
 }
 
 /// `[http]`.
@@ -237,7 +245,7 @@ impl Config {
             strict_orders: self.strict_orders,
             remember_ms: self.store.remember_days * DAY_MS,
             journal: self.store.journal_days > 0,
-            new_card: None,
+            new_card: self.kafka.as_ref().map(|_| self.store.new_card_waits()),
             board: self.board,
             dialect: self.dialect,
             limits: Limits { queued_events_max: self.store.max_queued, queued_bytes_max: self.store.max_queued_bytes, ..Limits::default() },
@@ -246,6 +254,16 @@ impl Config {
 }
 
 impl StoreSection {
+    /// How long a new store refuses requests.
+    fn new_card_waits(&self) -> settings::NewCard {
+        match self.new_card {
+            NewCard::Accept => settings::NewCard { reach_max_ms: 0, read_max_ms: 0 },
+            NewCard::Rebuild => {
+                settings::NewCard { reach_max_ms: self.new_card_offline_seconds * 1_000, read_max_ms: self.new_card_minutes * 60_000 }
+            }
+        }
+    }
+
     /// How much of what was delivered stays.
     pub fn keep(&self) -> Keep {
         Keep { keep_ms: self.journal_days * DAY_MS, bytes_max: self.journal_bytes }
@@ -319,8 +337,24 @@ fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
     let journal_days = section.within("journal_days", 7_u64, 0..=365);
     let journal_bytes = section.within("journal_bytes", ByteSize(32 << 20), MIB..=TIB).0;
     let min_free_bytes = section.within("min_free", ByteSize(256 << 20), ByteSize(16 << 20)..=TIB).0;
+    let new_card = section.or("new_card", NewCard::Rebuild);
+    let new_card_offline_seconds = section.within("new_card_offline_seconds", 10_u64, 0..=86_400);
+    let new_card_minutes = section.within("new_card_minutes", 5_u64, 0..=1_440);
+    let new_card_hours = section.within("new_card_hours", remember_days * 24, 1..=8_760);
     section.finish();
-    StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, journal_days, journal_bytes, min_free_bytes }
+    StoreSection {
+        data_dir,
+        max_queued,
+        max_queued_bytes,
+        remember_days,
+        journal_days,
+        journal_bytes,
+        min_free_bytes,
+        new_card,
+        new_card_offline_seconds,
+        new_card_minutes,
+        new_card_hours,
+    }
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {

@@ -7,14 +7,17 @@ use crate::disk_state::{DiskState, DiskWatch};
 use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, ReplayStep, State};
 use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport, topic_of};
 use crate::metrics::Metrics;
+use crate::rebuilding::Rebuilding;
 use crate::telling::Telling;
 use crate::unheard::{self, Unheard};
 use anyhow::bail;
 use gateway::board::Board;
+use gateway::event::OrderEvent;
 use gateway::ids::{CommitId, Epoch, LoadId, ReplyTo, Seq};
 use gateway::io::{Decided, Delivery, Input, Notice, Opened, Output, Record, Wanted};
 use gateway::journal::Deed;
 use gateway::order::Projection;
+use gateway::rebuild::Recall;
 use gateway::request::Answer;
 use gateway::settings::Settings;
 use gateway::time::Now;
@@ -53,6 +56,8 @@ pub enum Report {
     },
     /// The dead letter topic was told, or not.
     Told(Result<Seq, String>),
+    /// Events that wait since before this start were read, for a new store.
+    Outbox(Result<Vec<(Seq, Arc<OrderEvent>)>, String>),
 }
 
 /// Everything that the loop owns.
@@ -66,6 +71,8 @@ pub struct Parts {
     pub uplink: Option<Uplink>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub statuses: mpsc::Receiver<Record>,
+    pub recalls: mpsc::Receiver<Recall>,
+    pub rebuilding: Option<Rebuilding>,
     pub metrics: Metrics,
     pub sign_of_life: Option<SignOfLife>,
     pub telling: Option<Telling>,
@@ -122,6 +129,8 @@ struct Rim {
     uplink: Option<Uplink>,
     reports: mpsc::UnboundedReceiver<Report>,
     statuses: mpsc::Receiver<Record>,
+    recalls: mpsc::Receiver<Recall>,
+    rebuilding: Option<Rebuilding>,
     metrics: Metrics,
     sign_of_life: Option<SignOfLife>,
     replay: Option<Replay>,
@@ -135,7 +144,7 @@ impl EventLoop {
     /// A loop over a freshly opened store, and the rim's end of it.
     pub fn new(parts: Parts) -> (EventLoop, Handle) {
         let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, .. } = parts;
-        let Parts { telling, attention, replay, dead_letter_alarm, hears, .. } = parts;
+        let Parts { telling, attention, replay, dead_letter_alarm, hears, recalls, rebuilding, .. } = parts;
         let boot = Boot { gateway: settings.gateway.to_string(), epoch };
         let mut gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
         if let Some(telling) = &telling {
@@ -145,7 +154,7 @@ impl EventLoop {
         let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
         let (board, board_seen) = watch::channel(Arc::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        let (state, state_seen) = watch::channel(Arc::default());
+        let (state, state_seen) = watch::channel(Arc::new(State { gauges: gateway.gauges(), ..State::default() }));
         let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
         let event_loop = EventLoop {
             gateway,
@@ -155,6 +164,8 @@ impl EventLoop {
                 uplink,
                 reports,
                 statuses,
+                recalls,
+                rebuilding,
                 metrics,
                 sign_of_life,
                 replay,
@@ -213,12 +224,17 @@ impl EventLoop {
                     let inputs: Vec<_> = calls.drain(..).filter_map(|call| self.call(call)).collect();
                     self.gateway.handle_all(self.rim.clock.now(), inputs);
                 }
-                Some(record) = self.rim.statuses.recv(), if self.gateway.takes_status() => {
+                Some(recall) = self.rim.recalls.recv(), if self.gateway.takes_status() => {
+                    let recall = self.rim.rebuilding.as_mut().and_then(|rebuilding| rebuilding.take(recall));
+                    recall.into_iter().for_each(|recall| self.gateway.handle(self.rim.clock.now(), Input::Recall(recall)));
+                }
+                Some(record) = self.rim.statuses.recv(), if self.gateway.takes_status() && !self.holds_statuses() => {
                     self.gateway.handle(self.rim.clock.now(), Input::Status(record));
                 }
                 () = tokio::time::sleep(wake) => self.gateway.handle(self.rim.clock.now(), Input::Tick),
                 _ = state_timer.tick() => self.publish_state(),
             }
+            self.rebuild_on();
             self.carry_out();
             if self.store_lost {
                 bail!("the store's threads are gone");
@@ -234,6 +250,20 @@ impl EventLoop {
         Ok(())
     }
 
+    /// An order must be there before its statuses come.
+    fn holds_statuses(&self) -> bool {
+        self.gateway.is_rebuilding() && self.rim.rebuilding.as_ref().is_some_and(Rebuilding::holds_statuses)
+    }
+
+    fn rebuild_on(&mut self) {
+        if self.gateway.is_rebuilding()
+            && let Some(rebuilding) = &mut self.rim.rebuilding
+            && let Some(ended) = rebuilding.poll(self.gateway.gauges().statuses_in_flight, &self.rim.store)
+        {
+            self.gateway.handle(self.rim.clock.now(), Input::Recall(ended));
+        }
+    }
+
     fn drained(&self) -> bool {
         let gauges = self.gateway.gauges();
         self.gateway.is_settled() && (gauges.queued == 0 || !self.kafka_up())
@@ -243,7 +273,8 @@ impl EventLoop {
         let (queued, settled) = (self.gateway.gauges().queued, self.gateway.is_settled());
         // What is in flight on a dead line goes nowhere, and the terminals wait for the next start.
         let flush = if self.kafka_up() { FLUSH_MAX } else { Duration::ZERO };
-        let Rim { store, uplink, sign_of_life, replay, telling, .. } = self.rim;
+        let Rim { store, uplink, sign_of_life, replay, telling, rebuilding, .. } = self.rim;
+        rebuilding.inspect(Rebuilding::stop);
         // They wait for threads: not on a worker of the runtime.
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(uplink) = uplink {
@@ -359,6 +390,10 @@ impl EventLoop {
             Report::Kept { upto, found } => {
                 let input = self.rim.telling.as_mut().and_then(|telling| telling.read(upto, found));
                 input.into_iter().for_each(|input| self.gateway.handle(now, input));
+            }
+            Report::Outbox(found) => {
+                let recalls = self.rim.rebuilding.as_mut().map(|rebuilding| rebuilding.read(found, &self.rim.clock));
+                self.gateway.handle_all(now, recalls.into_iter().flatten().map(Input::Recall));
             }
             Report::Told(told) => {
                 let input = self.rim.telling.as_mut().and_then(|telling| telling.told(told));
@@ -557,7 +592,8 @@ impl EventLoop {
 
     /// Dead letters and silence are a person's business; dead letters also that of their topic.
     fn tell_people(&mut self, gauges: &Gauges) {
-        let Rim { metrics, attention, dead_letter_alarm, hears, .. } = &self.rim;
+        let Rim { metrics, attention, dead_letter_alarm, hears, rebuilding, .. } = &self.rim;
+        attention.say(Subject::NewCard, rebuilding.as_ref().and_then(|rebuilding| rebuilding.sentence(gauges)));
         let dead = gauges.dead_letters as u64;
         let sentence = || format!("{dead} dead letters wait for a decision: see /operations, or dumbwaiter dead-letters list");
         attention.say(Subject::DeadLetters, (dead >= *dead_letter_alarm).then(sentence));

@@ -100,9 +100,11 @@ impl Handle {
         decision.unwrap_or_else(|| Answer::rejected(Some(id), Code::Busy, "the gateway is stopping", Some(2_000)))
     }
 
-    /// The event loop has ended, or the store is not open: nothing is taken, however slowly it comes.
+    /// The event loop has ended, or the store is not open, or being rebuilt: nothing is taken, however slowly it comes.
     pub fn is_away(&self) -> bool {
-        self.calls.is_closed() || self.state.borrow().disk == DiskState::Failing
+        let state = self.state.borrow();
+        let rebuilt_first = state.gauges.rebuilding && !state.gauges.accepting;
+        self.calls.is_closed() || state.disk == DiskState::Failing || rebuilt_first
     }
 
     /// As [`Handle::submit`], for who must tell *not stored* from *not known*: `None` if the gateway ended before it decided.

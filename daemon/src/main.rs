@@ -16,6 +16,7 @@ mod kafka;
 mod logging;
 mod memory;
 mod metrics;
+mod rebuilding;
 mod reload;
 mod supervise;
 mod telling;

@@ -110,6 +110,9 @@ struct Inner {
     store_up: Gauge,
     store_busy_seconds: Gauge<f64, AtomicU64>,
     accepting: Gauge,
+    rebuilding: Gauge,
+    recalled: Counter,
+    stored_twice: Counter,
     kafka_up: Gauge,
     unheard_seconds: Gauge<f64, AtomicU64>,
     consumer_lag: Family<OfPartition, Gauge>,
@@ -273,6 +276,9 @@ impl Metrics {
             store_up: Gauge::default(),
             store_busy_seconds: Gauge::default(),
             accepting: Gauge::default(),
+            rebuilding: Gauge::default(),
+            recalled: Counter::default(),
+            stored_twice: Counter::default(),
             kafka_up: Gauge::default(),
             unheard_seconds: Gauge::default(),
             consumer_lag: Family::default(),
@@ -361,6 +367,10 @@ impl Metrics {
         core.open_orders.set(gauges.open_orders as u64);
         core.open_orders.set_refused(gauges.open_orders_crowded_out);
         core.dead_letters.set(gauges.dead_letters as u64);
+        inner.rebuilding.set(i64::from(gauges.rebuilding));
+        let tally = gauges.tally;
+        inner.recalled.inner().store(tally.recalled, Ordering::Relaxed);
+        inner.stored_twice.inner().store(tally.stored_twice, Ordering::Relaxed);
     }
 
     /// How full the journal is. What it refused is what it gave up before its time.
@@ -485,6 +495,9 @@ impl Inner {
         r.register("store_up", "1 while the store is open and its disk answers", self.store_up.clone());
         r.register("store_busy_seconds", "For how long the store call that is running has been running", self.store_busy_seconds.clone());
         r.register("accepting", "1 while new orders are taken", self.accepting.clone());
+        r.register("rebuilding", "1 while the store is new and this gateway's own events are read back", self.rebuilding.clone());
+        r.register("recalled", "Requests that a new store remembers again", self.recalled.clone());
+        r.register("stored_twice", "Requests that were stored before the card was replaced and once more after", self.stored_twice.clone());
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());

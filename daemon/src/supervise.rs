@@ -10,11 +10,13 @@ use crate::ingress;
 use crate::kafka;
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::rebuilding::Rebuilding;
 use crate::reload::Reload;
 use crate::telling::Telling;
 use anyhow::{Context, bail};
 use gateway::ids::Epoch;
 use gateway::io::{Opened, Record};
+use gateway::rebuild::Recall;
 use gateway::settings::Settings;
 use sd_notify::NotifyState;
 use std::path::PathBuf;
@@ -33,6 +35,10 @@ const DOWNLINK_END_MAX: Duration = Duration::from_secs(1);
 /// Kafka may take so long for what is still queued when the daemon is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// Statuses wait at least so long for a new store to be rebuilt.
+const STATUSES_WAIT: Duration = Duration::from_secs(60);
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -48,6 +54,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     let epoch = Epoch(u64::from_le_bytes(random()?));
     let (report_sender, reports) = mpsc::unbounded_channel();
     let (status_sender, statuses) = mpsc::channel(kafka::RECORDS_MAX);
+    let (recall_sender, recalls) = mpsc::channel(kafka::RECALLS_MAX);
     let clock = Clock::new(&config);
     let metrics = Metrics::new(&config);
     metrics.damaged_stores(damaged.len());
@@ -57,9 +64,10 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         .context("the system gives no thread for the store")?;
     let attention = Attention::default();
     let gate = kafka::Gate::new(random()?);
-    let kafka = KafkaParts::start(&config, epoch, &settings, &opened, (report_sender, status_sender), (&attention, &gate))
+    let senders = (report_sender, status_sender, recall_sender);
+    let kafka = KafkaParts::start(&config, epoch, &settings, &opened, senders, (&attention, &gate, &clock))
         .context("the system gives no thread for Kafka")?;
-    let KafkaParts { uplink, downlink, sign_of_life, replay, telling, renewals } = kafka;
+    let KafkaParts { uplink, downlink, sign_of_life, replay, telling, rebuilding, renewals } = kafka;
     if let Some(downlink) = &downlink {
         show_lag(&metrics, downlink.lags());
     }
@@ -74,6 +82,8 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
         uplink,
         reports,
         statuses,
+        recalls,
+        rebuilding,
         metrics: metrics.clone(),
         sign_of_life,
         telling,
@@ -160,6 +170,7 @@ struct KafkaParts {
     sign_of_life: Option<kafka::SignOfLife>,
     replay: Option<kafka::Replay>,
     telling: Option<Telling>,
+    rebuilding: Option<Rebuilding>,
 }
 
 impl KafkaParts {
@@ -168,13 +179,13 @@ impl KafkaParts {
         epoch: Epoch,
         settings: &Settings,
         opened: &Opened,
-        (reports, statuses): (mpsc::UnboundedSender<Report>, mpsc::Sender<Record>),
-        (attention, gate): (&Attention, &kafka::Gate),
+        (reports, statuses, recalls): (mpsc::UnboundedSender<Report>, mpsc::Sender<Record>, mpsc::Sender<Recall>),
+        (attention, gate, clock): (&Attention, &kafka::Gate, &Clock),
     ) -> std::io::Result<KafkaParts> {
         let Some(section) = &config.kafka else { return Ok(KafkaParts::default()) };
         let connection = kafka::Connection::new(config, section);
-        let renewals: [kafka::Renewal; 5] = std::array::from_fn(|_| kafka::Renewal::new(gate));
-        let [of_uplink, of_life, of_downlink, of_replay, renewal] = renewals.clone();
+        let renewals: [kafka::Renewal; 6] = std::array::from_fn(|_| kafka::Renewal::new(gate));
+        let [of_uplink, of_life, of_downlink, of_replay, of_rebuild, renewal] = renewals.clone();
         let telling = match &section.dead_letter_topic {
             None => None,
             Some(topic) => {
@@ -183,6 +194,19 @@ impl KafkaParts {
                     kafka::DeadLetterSettings { connection: connection.clone(), renewal, dialect: config.dialect, topic: name.clone() };
                 let topic = kafka::DeadLetterTopic::start(settings, move |outcome| drop(told.send(Report::Told(outcome))))?;
                 Some(Telling::new(topic, &name, &opened.offsets, reports.clone(), attention.clone()))
+            }
+        };
+        let rebuilding = match settings.new_card.filter(|_| opened.to_rebuild()) {
+            None => None,
+            Some(new_card) => {
+                let since_ms = config.store.new_card_hours * HOUR_MS;
+                let (connection, clock) = (connection.clone(), clock.clone());
+                let (renewal, dialect, wall_ms) = (of_rebuild, config.dialect, crate::clock::wall_ms);
+                let settings = kafka::RebuildSettings { connection, renewal, dialect, since_ms, wall_ms, clock };
+                let thread = kafka::Rebuild::start(settings, recalls)?;
+                // Also where requests are taken at once: reading mostly takes seconds.
+                let statuses_wait = Duration::from_millis(new_card.read_max_ms).max(STATUSES_WAIT);
+                Some(Rebuilding::new(thread, opened, statuses_wait, reports.clone()))
             }
         };
         let uplink = kafka::UplinkSettings::new(connection.clone(), config.dialect, &settings.limits, None);
@@ -201,12 +225,17 @@ impl KafkaParts {
                 connection,
                 renewal: of_downlink,
                 topics: config.downlinks.clone(),
-                first_read_ms: config.board.unchanged_ms,
+                // What is older than what a new store is rebuilt from is none of its orders', and may bear epochs that it was not told of.
+                first_read_ms: match &rebuilding {
+                    Some(_) => config.board.unchanged_ms.min(config.store.new_card_hours * HOUR_MS),
+                    None => config.board.unchanged_ms,
+                },
                 wall_ms: crate::clock::wall_ms,
             };
             Some(kafka::Downlink::start(settings, opened.offsets.clone(), statuses)?)
         };
-        Ok(KafkaParts { uplink: Some(uplink), downlink, sign_of_life, replay: Some(replay), telling, renewals: renewals.into() })
+        let (uplink, replay, renewals) = (Some(uplink), Some(replay), renewals.into());
+        Ok(KafkaParts { uplink, downlink, sign_of_life, replay, telling, rebuilding, renewals })
     }
 }
 

@@ -20,6 +20,7 @@ use gateway::event::{Clock, OrderEvent};
 use gateway::ids::{Epoch, Name, OrderId, RequestKey, Seq};
 use gateway::io::{Change, DeadLetter};
 use gateway::request::EventType;
+use gateway::time::unix_ms;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -317,34 +318,9 @@ fn parse(line: &str) -> Result<(Name, Seq, OrderEvent, Place), String> {
     Ok((line.gateway, Seq(line.seq), event, place))
 }
 
-/// Reads back what `gateway::time::rfc3339` writes.
-fn unix_ms(text: &str) -> Option<i64> {
-    let shape = b"dddd-dd-ddTdd:dd:dd.dddZ";
-    let fits = |(byte, shape): (u8, u8)| if shape == b'd' { byte.is_ascii_digit() } else { byte == shape };
-    if text.len() != shape.len() || !text.bytes().zip(shape.iter().copied()).all(fits) {
-        return None;
-    }
-    let field = |from: usize, to: usize| text[from..to].parse::<i64>().ok();
-    let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
-    let in_day = (field(11, 13)? * 60 + field(14, 16)?) * 60 + field(17, 19)?;
-    let ms = (days_from_civil(year, month, day) * 86_400 + in_day) * 1_000 + field(20, 23)?;
-    // A date that does not exist, like the 31st of April, would read as another one.
-    (gateway::time::rfc3339(ms) == text).then_some(ms)
-}
-
-/// Days from 1970-01-01 to a Gregorian date, after Howard Hinnant (<https://howardhinnant.github.io/date_algorithms.html>).
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use gateway::time::rfc3339;
+    use gateway::time::{rfc3339, unix_ms};
     use proptest::prelude::*;
 
     proptest! {

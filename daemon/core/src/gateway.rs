@@ -375,6 +375,11 @@ impl Gateway {
         self.downlink.len() < self.settings.limits.statuses_in_flight_max
     }
 
+    /// Whether a new store's own events are still to be read back.
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuild.is_under_way()
+    }
+
     /// The open orders as last made durable, oldest first.
     pub fn open_orders(&self) -> impl Iterator<Item = &Arc<Projection>> {
         self.open.by_age()
@@ -543,7 +548,7 @@ impl Gateway {
         let order = match &entry.news {
             News::None => return,
             News::Status(incoming) => incoming.order_id.clone(),
-            News::Recalled(recalled) => recalled.incoming.order_id.clone(),
+            News::Recalled(recalled) => recalled.order_id.clone(),
         };
         self.ready_statuses.push_back((number, order));
         entry.stage = Stage::Ready(Box::new(found));

@@ -6,13 +6,12 @@
 
 use crate::admission::Work;
 use crate::commit::{Draft, draft_projection};
-use crate::dialect::Incoming;
 use crate::downlink::{News, Stage};
 use crate::event::OrderEvent;
 use crate::gateway::Gateway;
-use crate::ids::{Epoch, RequestKey, Seq, Ticket};
+use crate::ids::{Epoch, OrderId, RequestKey, Seq, Ticket};
 use crate::io::{BODY_UNKNOWN, Change, Notice, Opened, Output, PartitionName, Remembered};
-use crate::json;
+use crate::json::{self, Object};
 use crate::money::count;
 use crate::order::{Effect, EffectError, Moment, Projection, Source};
 use crate::settings::Settings;
@@ -43,8 +42,12 @@ pub struct Recalled {
     pub event_id: [u8; 16],
     /// When it was admitted.
     pub at: Wall,
-    /// What it did.
-    pub incoming: Incoming,
+    /// Its order.
+    pub order_id: OrderId,
+    /// Its `data`.
+    pub data: Object,
+    /// What it did; `None` where that cannot be told any more.
+    pub effect: Option<Effect>,
 }
 
 /// What comes of reading back.
@@ -128,7 +131,7 @@ impl Gateway {
                 }
             }
             Recall::Event(recalled) => {
-                let order = recalled.incoming.order_id.clone();
+                let order = recalled.order_id.clone();
                 let number = self.downlink.push(now.mono_ms, None, News::Recalled(Arc::from(recalled)), true);
                 self.enter(&order, Work::Status(number));
             }
@@ -193,7 +196,7 @@ impl Gateway {
         if now.wall.is_none() {
             self.last_wall_ms = self.last_wall_ms.max(recalled.at.unix_ms);
         }
-        let known = self.open.get(&recalled.incoming.order_id).map(|open| open.as_ref().clone()).or(found.order);
+        let known = self.open.get(&recalled.order_id).map(|open| open.as_ref().clone()).or(found.order);
         if let Some(mut order) = recalled.applied(known, moment) {
             order.open = order.is_wanted() && self.settings.board.leaves_at(&order) > self.run_ms(now);
             draft_projection(draft, order);
@@ -216,27 +219,28 @@ impl Recalled {
     pub fn of(event: &OrderEvent, seq: Seq, business_day: i32) -> Result<Recalled, String> {
         let data = json::object(event.data.as_bytes())?;
         let effect = Effect::read(event.event_type, &data).map_err(|EffectError(message)| message)?;
-        let (event_type, order_id) = (event.event_type, event.order_id.clone());
         Ok(Recalled {
             request: event.request.clone(),
             epoch: event.epoch,
             seq,
             event_id: event.id,
             at: Wall { unix_ms: event.occurred_at_ms, business_day },
-            incoming: Incoming { event_type, order_id, restaurant_id: None, data, effect },
+            order_id: event.order_id.clone(),
+            data,
+            effect: Some(effect),
         })
     }
 
     /// The number that a new order was given.
     fn ticket(&self) -> Option<Ticket> {
-        let number = self.incoming.data.get("ticket").filter(|_| matches!(self.incoming.effect, Effect::Create { .. }));
+        let number = self.data.get("ticket").filter(|_| matches!(self.effect, Some(Effect::Create { .. })));
         number.and_then(count).and_then(|number| u32::try_from(number).ok()).map(Ticket)
     }
 
     fn remembered(&self, moment: Moment) -> Remembered {
         Remembered {
             body_hash: BODY_UNKNOWN,
-            order_id: self.incoming.order_id.clone(),
+            order_id: self.order_id.clone(),
             event_id: self.event_id,
             ticket: self.ticket().map(|ticket| ticket.0),
             seq: self.seq,
@@ -246,10 +250,10 @@ impl Recalled {
 
     /// What it makes of its order; `None` if it changes nothing, or something later already did.
     fn applied(&self, known: Option<Projection>, moment: Moment) -> Option<Projection> {
-        let Incoming { order_id, data, effect, .. } = &self.incoming;
-        match (known, effect) {
+        let data = &self.data;
+        match (known, self.effect.as_ref()?) {
             (None, Effect::Create { lines, lines_omitted, .. }) => {
-                let mut order = Projection::new(order_id.clone(), |field| data.get(field), lines.clone(), *lines_omitted, moment);
+                let mut order = Projection::new(self.order_id.clone(), |field| data.get(field), lines.clone(), *lines_omitted, moment);
                 order.ticket = self.ticket();
                 order.terminal = Some(self.request.terminal.clone());
                 order.maybe_stored = data.contains_key(MAYBE_STORED);

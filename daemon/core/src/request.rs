@@ -375,3 +375,8 @@ impl Serialize for Answer {
 pub fn uuid_text(id: &[u8; 16]) -> String {
     uuid::Uuid::from_bytes(*id).hyphenated().to_string()
 }
+
+/// Reads a UUID's text back.
+pub fn uuid_of(text: &str) -> Option<[u8; 16]> {
+    uuid::Uuid::parse_str(text).ok().map(uuid::Uuid::into_bytes)
+}

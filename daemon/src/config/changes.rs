@@ -29,7 +29,7 @@ impl Changes {
         changes.stays("gateway.time_zone", &running.gateway.time_zone, time_zone);
         changes.stays("gateway.business_day_starts", &running.gateway.business_day_starts, business_day_starts);
 
-        let StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, journal_days, journal_bytes, min_free_bytes } = store;
+        let StoreSection { data_dir, max_queued, max_queued_bytes, remember_days, journal_days, journal_bytes, min_free_bytes, .. } = store;
         changes.stays("store.data_dir", &running.store.data_dir, data_dir);
         changes.live("store.max_queued", &running.store.max_queued, max_queued);
         changes.live("store.max_queued_bytes", &running.store.max_queued_bytes, max_queued_bytes);
@@ -37,6 +37,11 @@ impl Changes {
         changes.stays("store.journal_days", &running.store.journal_days, journal_days);
         changes.stays("store.journal_bytes", &running.store.journal_bytes, journal_bytes);
         changes.stays("store.min_free", &running.store.min_free_bytes, min_free_bytes);
+        let StoreSection { new_card, new_card_offline_seconds, new_card_minutes, new_card_hours, .. } = store;
+        changes.stays("store.new_card", &running.store.new_card, new_card);
+        changes.stays("store.new_card_offline_seconds", &running.store.new_card_offline_seconds, new_card_offline_seconds);
+        changes.stays("store.new_card_minutes", &running.store.new_card_minutes, new_card_minutes);
+        changes.stays("store.new_card_hours", &running.store.new_card_hours, new_card_hours);
 
         let Http { listen, insecure, hosts, submits_per_second, allow } = http;
         changes.stays("http.listen", &running.http.listen, listen);

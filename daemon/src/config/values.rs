@@ -257,6 +257,15 @@ words! {
     }
 }
 words! {
+    /// What a new store does about what this gateway stored before.
+    NewCard {
+        /// It is read back from Kafka before requests are taken.
+        Rebuild = "rebuild",
+        /// Requests are taken at once, and marked until it is read back.
+        Accept = "accept",
+    }
+}
+words! {
     /// How log lines look.
     LogFormat {
         /// For people on a terminal, with priorities under the journal, JSON otherwise.

@@ -540,7 +540,7 @@ fn identify(consumer: &BaseConsumer<Voice>, topic: &str) -> Result<Option<String
     }
 }
 
-fn partition_count(consumer: &BaseConsumer<Voice>, topic: &str) -> KafkaResult<i32> {
+pub(super) fn partition_count(consumer: &BaseConsumer<Voice>, topic: &str) -> KafkaResult<i32> {
     let metadata = consumer.fetch_metadata(Some(topic), ASK_LIMIT)?;
     let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
     let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(|| unknown.clone())?;
@@ -553,7 +553,7 @@ fn partition_count(consumer: &BaseConsumer<Voice>, topic: &str) -> KafkaResult<i
 
 /// Asks for an offset of each partition: the beginning, the end, or the first at or after a time. One request per broker. `None` where
 /// there is none.
-fn offsets(consumer: &BaseConsumer<Voice>, at: &[PartitionName], wanted: Offset) -> KafkaResult<Vec<Option<i64>>> {
+pub(super) fn offsets(consumer: &BaseConsumer<Voice>, at: &[PartitionName], wanted: Offset) -> KafkaResult<Vec<Option<i64>>> {
     let mut list = TopicPartitionList::with_capacity(at.len());
     for at in at {
         // The protocol's field for a time also takes the two names, as librdkafka's numbers for them: -2 and -1.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::board::BoardRules;
 use crate::dialect::Dialect;
-use crate::ids::{OrderId, ReplyTo};
+use crate::ids::ReplyTo;
 use crate::io::{Found, Input, Record, Select, Submission, Wanted};
 use crate::order::Status;
 use crate::request::{Answer, Code, Request, Stored};
@@ -166,7 +166,7 @@ fn through_kafka(seq: Seq, event: &OrderEvent) -> Recalled {
         select: Select::All,
     };
     let incoming = Dialect::OrderEvent.decode(&record).unwrap();
-    Recalled { incoming, ..Recalled::of(event, seq, 20_000).unwrap() }
+    Recalled { data: incoming.data, effect: Some(incoming.effect), ..Recalled::of(event, seq, 20_000).unwrap() }
 }
 
 /// A house that had some orders, two of which are over.

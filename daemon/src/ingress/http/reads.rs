@@ -170,7 +170,7 @@ pub async fn ready(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Re
     if alive && state.borrow().accepting {
         return Ok(json(StatusCode::OK, &json!({"ready": true})));
     }
-    Err(Reply::unavailable("no new orders are taken: the store is full or not open"))
+    Err(Reply::unavailable("no new orders are taken: the store is full, not open, or new and being rebuilt"))
 }
 
 /// `GET /api/v1/state`: the figures of the page /operations.
