@@ -10,6 +10,8 @@ pub enum Subject {
     Line,
     /// A new store that is being rebuilt.
     NewCard,
+    /// Another gateway that has our id.
+    Stranger,
     /// Why Kafka does not take events.
     Kafka,
     /// The last reload.

@@ -592,12 +592,27 @@ impl EventLoop {
 
     /// Dead letters and silence are a person's business; dead letters also that of their topic.
     fn tell_people(&mut self, gauges: &Gauges) {
-        let Rim { metrics, attention, dead_letter_alarm, hears, rebuilding, .. } = &self.rim;
+        let Rim { metrics, attention, dead_letter_alarm, hears, rebuilding, sign_of_life, .. } = &self.rim;
         attention.say(Subject::NewCard, rebuilding.as_ref().and_then(|rebuilding| rebuilding.sentence(gauges)));
         let dead = gauges.dead_letters as u64;
         let sentence = || format!("{dead} dead letters wait for a decision: see /operations, or dumbwaiter dead-letters list");
         attention.say(Subject::DeadLetters, (dead >= *dead_letter_alarm).then(sentence));
         attention.say(Subject::Line, self.rim.uplink.as_ref().and_then(|uplink| uplink.outage(crate::clock::wall_ms())));
+        let stranger = sign_of_life.as_ref().and_then(SignOfLife::stranger);
+        let heard = stranger.is_some() || gauges.tally.strangers > 0;
+        metrics.another_gateway(heard);
+        let sentence = heard.then(|| {
+            let id = &self.boot.gateway;
+            format!("another gateway is at work under the id {id}: stop one of the two, or give it an id of its own")
+        });
+        if attention.say(Subject::Stranger, sentence)
+            && let Some(boot) = stranger
+        {
+            tracing::error!(
+                boot,
+                "another gateway says under this gateway's id that it lives: stop one of the two, or give it an id of its own"
+            );
+        }
         if *hears {
             let unheard = self.unheard.look(self.delivered, gauges.tally.statuses_applied, Instant::now());
             metrics.unheard(unheard);

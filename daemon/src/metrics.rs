@@ -113,6 +113,7 @@ struct Inner {
     rebuilding: Gauge,
     recalled: Counter,
     stored_twice: Counter,
+    another_gateway: Gauge,
     kafka_up: Gauge,
     unheard_seconds: Gauge<f64, AtomicU64>,
     consumer_lag: Family<OfPartition, Gauge>,
@@ -279,6 +280,7 @@ impl Metrics {
             rebuilding: Gauge::default(),
             recalled: Counter::default(),
             stored_twice: Counter::default(),
+            another_gateway: Gauge::default(),
             kafka_up: Gauge::default(),
             unheard_seconds: Gauge::default(),
             consumer_lag: Family::default(),
@@ -400,6 +402,11 @@ impl Metrics {
         self.0.unheard_seconds.set(unheard.as_secs_f64());
     }
 
+    /// Whether another gateway is heard of under this gateway's id.
+    pub fn another_gateway(&self, heard: bool) {
+        self.0.another_gateway.set(i64::from(heard));
+    }
+
     /// Whether the uplink has a broker connection.
     pub fn kafka_up(&self, up: bool) {
         self.0.kafka_up.set(i64::from(up));
@@ -498,6 +505,7 @@ impl Inner {
         r.register("rebuilding", "1 while the store is new and this gateway's own events are read back", self.rebuilding.clone());
         r.register("recalled", "Requests that a new store remembers again", self.recalled.clone());
         r.register("stored_twice", "Requests that were stored before the card was replaced and once more after", self.stored_twice.clone());
+        r.register("another_gateway", "1 while another gateway is heard of under this gateway's id", self.another_gateway.clone());
         r.register("store_sync_seconds", "Disk syncs", self.store_sync_seconds.clone());
         r.register("disk_written_bytes", "Bytes that the process caused to be written to disks", self.process.disk_written_bytes.clone());
         r.register("kafka_up", "1 while the uplink has a broker connection", self.kafka_up.clone());

@@ -216,7 +216,7 @@ impl KafkaParts {
         let uplink = kafka::Uplink::start(uplink, of_uplink, Arc::new(move |report| drop(reports.send(Report::Uplink(report)))))?;
         let sign_of_life = match &section.status_topic {
             None => None,
-            Some(topic) => Some(kafka::SignOfLife::start(connection.clone(), of_life, topic.as_str().to_owned())?),
+            Some(topic) => Some(kafka::SignOfLife::start(connection.clone(), of_life, topic.as_str().to_owned(), epoch)?),
         };
         let downlink = if config.downlinks.is_empty() {
             None

@@ -141,6 +141,7 @@ def card_dead(house, answered):
     assert len(house.records()) == records + 1, "something was sent again"
     assert "maybeStored" not in events[following[2]["eventId"]]["data"]
     assert not house.health()["attention"], house.health()
+    assert house.metric("another_gateway") == 0
     print("ok then it answers repeats as the old one did, and shows and counts what that one did")
 
 
@@ -237,6 +238,30 @@ def kafka_away(house):
     print("ok by a setting it goes on at once")
 
 
+def says_it_lives(house):
+    """The gateway's sign of life, before the minute is over: what waits for the line is part of it."""
+    house.kafka.cut_line()
+    waiting = submit(house.till, terminals.new_order(f"waiting-{len(house.till.answered)}"))
+    parts.until("it waits", lambda: house.health()["queued"] > 0)
+    house.kafka.mend_line()
+    house.delivered([waiting])
+
+
+def second_gateway(house):
+    """The old one was only put aside, and somebody plugs it in again."""
+    says_it_lives(house)
+    assert house.metric("another_gateway") == 0 and not house.attention("another gateway"), house.health()
+    lives = lambda: {json.loads(record["value"])["boot"] for record in sarama.read(house.kafka.brokers(), "gateway-status")}
+    before = lives()
+    with parts.Gateway(f'[kafka]\nbrokers = "{house.kafka.brokers()}"\n'):
+        parts.until("the other one lives", lambda: lives() - before)
+        says_it_lives(house)
+        parts.until("the alarm", lambda: house.metric("another_gateway") == 1, limit_s=70)
+        assert house.attention("another gateway is at work under the id store-042"), house.health()
+        assert house.gateway.ask("GET", "/api/v1/state")[1]["attention"] == house.health()["attention"]
+    print("ok a second gateway of the same id is an alarm")
+
+
 class Kiosk(terminals.MqttTerminal):
     """It also hears what the gateway says of itself."""
 
@@ -279,7 +304,8 @@ def main():
         rebuilt_then_exported(house)
         kafka_away(house)
         assert not gateway.errors(), gateway.errors()
-    print("7 passed, 0 failed")
+        second_gateway(house)
+    print("8 passed, 0 failed")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ mod producer;
 mod rebuild;
 mod replay;
 mod sign_of_life;
+mod stranger;
 #[cfg(test)]
 mod tests;
 mod topics;

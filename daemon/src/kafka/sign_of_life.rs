@@ -6,10 +6,12 @@
 
 use super::client::{Connection, Refused, Renewal, Voice, drop_within_limit};
 use super::errors::reason;
-use rdkafka::ClientContext;
+use super::stranger::{Heard, Watch};
+use gateway::ids::Epoch;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext};
+use rdkafka::{ClientContext, Message};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Sends the latest state every [`EVERY`] and on change.
 pub struct SignOfLife {
     desk: Arc<Desk>,
+    heard: Heard,
     thread: JoinHandle<()>,
 }
 
@@ -62,11 +65,12 @@ impl SignOfLife {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(connection: Connection, renewal: Renewal, topic: String) -> io::Result<SignOfLife> {
-        let desk = Arc::<Desk>::default();
-        let sender = Sender { connection, renewal, topic, desk: Arc::clone(&desk), producer: None, trouble: None };
+    pub fn start(connection: Connection, renewal: Renewal, topic: String, boot: Epoch) -> io::Result<SignOfLife> {
+        let (desk, heard) = (Arc::<Desk>::default(), Heard::default());
+        let watch = Watch::new(connection.clone(), topic.clone(), boot, heard.clone());
+        let sender = Sender { connection, renewal, topic, desk: Arc::clone(&desk), producer: None, trouble: None, watch };
         let thread = std::thread::Builder::new().name("kafka-status".into()).spawn(move || sender.run())?;
-        Ok(SignOfLife { desk, thread })
+        Ok(SignOfLife { desk, heard, thread })
     }
 
     /// Tells a new state, JSON text. Never blocks for longer than it takes to copy a pointer; the latest wins.
@@ -75,6 +79,11 @@ impl SignOfLife {
         (told.latest, told.unsent) = (Some(state), true);
         drop(told);
         self.desk.changed.notify_one();
+    }
+
+    /// The start of another gateway that is at work under our id.
+    pub fn stranger(&self) -> Option<String> {
+        self.heard.of()
     }
 
     /// Ends the thread. A state on its way may still arrive.
@@ -91,12 +100,19 @@ struct Context {
     voice: Voice,
     refused: Arc<Refused>,
     reported: AtomicBool,
-    failure: Mutex<Option<String>>,
+    outcome: Mutex<Outcome>,
 }
 
+/// Where the record is, or why it is not there.
+type Outcome = Result<(i32, i64), String>;
+
 impl Context {
-    fn settle(&self, failure: Option<String>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, outcome: Outcome) {
+        *self.outcome() = outcome;
         self.reported.store(true, Ordering::Release);
     }
 }
@@ -115,7 +131,8 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        self.settle(result.as_ref().err().map(|(error, _)| reason(error)));
+        let place = result.as_ref().map(|record| (record.partition(), record.offset()));
+        self.settle(place.map_err(|(error, _)| reason(error)));
     }
 }
 
@@ -126,23 +143,31 @@ struct Sender {
     desk: Arc<Desk>,
     producer: Option<BaseProducer<Context>>,
     trouble: Option<String>,
+    watch: Watch,
 }
 
 impl Sender {
     fn run(mut self) {
         while let Some(state) = self.next() {
             // In an outage that lasts nobody but the uplink dials, and that one says so.
-            if !self.renewal.gate().is_shut() {
-                let failure = self.send(&state).err();
-                if failure.is_some() {
+            if self.renewal.gate().is_shut() {
+                self.watch.drop_consumer();
+            } else {
+                let sent = self.send(&state);
+                match &sent {
+                    Ok((partition, offset)) => {
+                        let desk = Arc::clone(&self.desk);
+                        self.watch.sent(*partition, *offset, || desk.told().stop);
+                    }
                     // It keeps the password with which it was made, and would go on dialing.
-                    self.drop_producer();
+                    Err(_) => self.drop_producer(),
                 }
-                self.note(failure);
+                self.note(sent.err());
             }
             drop(self.desk.wait(GAP, |told| told.stop));
         }
         self.drop_producer();
+        self.watch.drop_consumer();
     }
 
     fn drop_producer(&mut self) {
@@ -166,9 +191,10 @@ impl Sender {
         }
     }
 
-    fn send(&mut self, state: &str) -> Result<(), String> {
+    fn send(&mut self, state: &str) -> Outcome {
         if let Some(connection) = self.renewal.take() {
             self.drop_producer();
+            self.watch.renew(&connection);
             self.connection = connection;
         }
         let producer = match &self.producer {
@@ -183,11 +209,11 @@ impl Sender {
         while !context.reported.load(Ordering::Acquire) && !self.desk.told().stop {
             producer.poll(POLL);
         }
-        let failure = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if failure.is_none() {
+        let outcome = context.outcome().clone();
+        if outcome.is_ok() {
             context.refused.clear();
         }
-        failure.map_or(Ok(()), Err)
+        outcome
     }
 
     /// Says once what is wrong, and once that it is well again.
@@ -207,7 +233,7 @@ fn make(connection: &Connection) -> Result<BaseProducer<Context>, String> {
     let refused = Arc::<Refused>::default();
     let heard = Arc::clone(&refused);
     let voice = Voice::new("sign of life", move |code, text| heard.hear(code, text));
-    let context = Context { voice, refused, reported: AtomicBool::new(false), failure: Mutex::default() };
+    let context = Context { voice, refused, reported: AtomicBool::new(false), outcome: Mutex::new(Err(String::new())) };
     let limit = LIMIT.as_millis().to_string();
     let promises = [("message.timeout.ms", limit.as_str()), ("queue.buffering.max.messages", "1"), ("linger.ms", "0")];
     let config = connection.config(&[("acks", "1"), ("partitioner", "murmur2_random")], &promises);

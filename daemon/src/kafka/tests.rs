@@ -350,7 +350,7 @@ fn in_an_outage_that_lasts_each_attempt_dials_once_and_nobody_else_dials() {
     let gate = shut();
     let up = Up::begin(connection.clone(), &gate);
     let down = Down::begin(connection.clone(), &gate, "status", DownlinkSource::All, vec![]);
-    let life = SignOfLife::start(connection, Renewal::new(&gate), "gateway-status".into()).unwrap();
+    let life = SignOfLife::start(connection, Renewal::new(&gate), "gateway-status".into(), Epoch(1)).unwrap();
     life.tell("{}".into());
     for attempt in 1..4 {
         gate.hurry();
