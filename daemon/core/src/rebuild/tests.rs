@@ -4,8 +4,9 @@ use super::*;
 use crate::board::BoardRules;
 use crate::dialect::Dialect;
 use crate::ids::ReplyTo;
-use crate::io::{Found, Input, Record, Select, Submission, Wanted};
+use crate::io::{Counters, Found, Input, Record, Select, Submission, Wanted};
 use crate::order::Status;
+use crate::random::Random;
 use crate::request::{Answer, Code, Request, Stored};
 use crate::settings::{Limits, NewCard};
 use std::collections::BTreeMap;
@@ -28,6 +29,11 @@ fn settings() -> Settings {
     }
 }
 
+/// No two starts make the same ids.
+fn seed(epoch: u64) -> [u8; 16] {
+    u128::from(epoch).to_le_bytes()
+}
+
 /// A gateway over a store of maps.
 struct House {
     gateway: Gateway,
@@ -37,6 +43,8 @@ struct House {
     /// What is at [`place`].
     place: Option<i64>,
     former: Vec<Epoch>,
+    own: Vec<Epoch>,
+    counters: Counters,
     events: Vec<(Seq, Arc<OrderEvent>)>,
     answers: BTreeMap<ReplyTo, Answer>,
     notices: Vec<Notice>,
@@ -47,12 +55,14 @@ impl House {
     fn open(epoch: u64, opened: Opened, now_ms: u64) -> House {
         let now = Self::at(now_ms);
         let mut house = House {
-            gateway: Gateway::new(settings(), opened, Epoch(epoch), [7; 16], now),
+            gateway: Gateway::new(settings(), opened, Epoch(epoch), seed(epoch), now),
             now_ms,
             requests: BTreeMap::new(),
             orders: BTreeMap::new(),
             place: None,
             former: vec![],
+            own: vec![],
+            counters: Counters::default(),
             events: vec![],
             answers: BTreeMap::new(),
             notices: vec![],
@@ -64,6 +74,20 @@ impl House {
 
     fn new(epoch: u64, now_ms: u64) -> House {
         House::open(epoch, Opened { next_seq: Seq(1), is_new: true, ..Opened::default() }, now_ms)
+    }
+
+    /// The same store after a crash.
+    fn start_again(&mut self, epoch: u64) {
+        let opened = Opened {
+            next_seq: Seq(self.events.len() as u64 + 1),
+            counters: self.counters,
+            open: self.orders.values().filter(|order| order.open).cloned().collect(),
+            epochs: self.former.iter().chain(&self.own).copied().collect(),
+            offsets: self.place.map(|done| (super::place(), done)).into_iter().collect(),
+            ..Opened::default()
+        };
+        self.gateway = Gateway::new(settings(), opened, Epoch(epoch), seed(epoch), Self::at(self.now_ms));
+        self.settle();
     }
 
     /// Monotonic time and wall time go together.
@@ -108,6 +132,8 @@ impl House {
             Change::Project(order) => drop(self.orders.insert(order.order_id.clone(), order.as_ref().clone())),
             Change::Offset(at, offset) if at == super::place() => self.place = Some(offset),
             Change::FormerEpoch(epoch) => self.former.push(epoch),
+            Change::Epoch(epoch) => self.own.push(epoch),
+            Change::Counters(counters) => self.counters = counters,
             Change::Enqueue(seq, event) => self.events.push((seq, event)),
             _ => {}
         }
@@ -365,4 +391,164 @@ fn a_failed_commit_is_recalled_again() {
     new.now_ms += 10_000;
     new.tell(Input::Tick);
     assert_eq!((new.requests.len(), new.place), (1, Some(DONE)));
+}
+
+type Events = Vec<(Seq, Arc<OrderEvent>)>;
+
+/// What the terminals of a house meant, and what Kafka has, over the lives of many cards.
+struct Lives {
+    dice: Random,
+    house: House,
+    epoch: u64,
+    /// Every request that was ever submitted: its id, and its body.
+    requests: Vec<(String, String)>,
+    orders: u64,
+    /// What Kafka has, in the order in which it came.
+    kafka: Events,
+    /// How many of the present card's events Kafka has.
+    delivered: usize,
+    /// What is still to be read back of it, each partition in its order; then the end.
+    reading: Option<[Events; 3]>,
+    /// A card that admitted something before it was rebuilt may give a ticket twice.
+    hasty: bool,
+}
+
+impl Lives {
+    fn new(seed: u8) -> Lives {
+        let mut lives = Lives {
+            dice: Random::new([seed; 16]),
+            house: House::new(1, 0),
+            epoch: 1,
+            requests: vec![],
+            orders: 0,
+            kafka: vec![],
+            delivered: 0,
+            reading: None,
+            hasty: false,
+        };
+        lives.begin_reading();
+        lives
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.dice.below(n as u64)).unwrap()
+    }
+
+    /// As the consumer does: from the beginning, up to what is there now.
+    fn begin_reading(&mut self) {
+        let mut partitions: [Vec<_>; 3] = Default::default();
+        for (seq, event) in self.kafka.iter().rev() {
+            let partition = event.order_id.as_str().bytes().map(usize::from).sum::<usize>() % 3;
+            partitions[partition].push((*seq, Arc::clone(event)));
+        }
+        self.reading = Some(partitions);
+    }
+
+    fn read_on(&mut self) {
+        let n = self.below(3);
+        let Some(partitions) = &mut self.reading else { return };
+        let next = (0..3).find_map(|shift| partitions[(n + shift) % 3].pop());
+        match next {
+            Some((seq, event)) => self.house.tell(Input::Recall(Recall::Event(Box::new(through_kafka(seq, &event))))),
+            None => {
+                self.reading = None;
+                self.house.tell(Input::Recall(Recall::Ended));
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        let again = !self.requests.is_empty() && self.below(3) == 0;
+        let (id, body) = if again {
+            let n = self.below(self.requests.len());
+            self.requests[n].clone()
+        } else {
+            let id = format!("r-{}", self.requests.len());
+            let body = match self.below(3) {
+                0 if self.orders > 0 => {
+                    let order = self.below(usize::try_from(self.orders).unwrap());
+                    let status = ["PREPARING", "READY", "DELIVERED"][self.below(3)];
+                    format!(r#"{{"type":"order.state_changed","orderId":"o-{order}","data":{{"status":"{status}"}}}}"#)
+                }
+                // One whose order the gateway names.
+                1 => r#"{"data":{"orderDetails":[{"foodId":"f","foodName":"Pizza","price":1,"quantity":1}]}}"#.to_owned(),
+                _ => {
+                    self.orders += 1;
+                    new_order(&format!("o-{}", self.orders - 1))
+                }
+            };
+            self.requests.push((id.clone(), body.clone()));
+            (id, body)
+        };
+        let unsure = self.house.gateway.is_rebuilding();
+        let answer = self.house.submit(&id, &body);
+        self.hasty |= unsure && matches!(answer, Answer::Stored(_));
+        let Answer::Stored(stored) = answer else { return };
+        // One that Kafka has, of a house that knows all that Kafka has, is a repeat and nothing else.
+        let sent: Vec<_> = self.kafka.iter().filter(|(_, event)| event.request.request_id.as_str() == id).collect();
+        if !unsure && !sent.is_empty() {
+            assert!(stored.duplicate && sent.iter().any(|(_, event)| event.id == stored.event_id), "{id} was stored again: {sent:?}");
+        }
+    }
+
+    fn deliver(&mut self) {
+        let waiting = self.house.events.len() - self.delivered;
+        let count = self.below(waiting + 1);
+        self.kafka.extend(self.house.events[self.delivered..][..count].iter().cloned());
+        self.delivered += count;
+    }
+
+    fn card_dies(&mut self) {
+        self.epoch += 1;
+        self.house = House::new(self.epoch, self.house.now_ms + 1_000);
+        self.delivered = 0;
+        self.begin_reading();
+    }
+
+    fn step(&mut self) {
+        self.house.now_ms += 1_000;
+        match self.below(100) {
+            0 => self.card_dies(),
+            1 if self.reading.is_some() => {
+                // A crash while it is rebuilt.
+                self.epoch += 1;
+                self.house.start_again(self.epoch);
+                self.begin_reading();
+            }
+            2..40 => (0..if self.epoch.is_multiple_of(2) { 20 } else { 1 }).for_each(|_| self.read_on()),
+            40..60 => self.deliver(),
+            _ => self.submit(),
+        }
+    }
+
+    fn check(&self) {
+        let mut first = BTreeMap::new();
+        for (_, event) in &self.kafka {
+            let id = first.entry(&event.request).or_insert(event.id);
+            assert!(*id == event.id || event.data.contains(MAYBE_STORED), "{:?} is doubled, and nothing says so", event.request);
+        }
+        let names: std::collections::BTreeSet<_> = self.kafka.iter().map(|(seq, event)| (event.epoch, *seq)).collect();
+        assert_eq!(names.len(), self.kafka.len(), "nothing that was read back is sent");
+        let tickets: Vec<_> = self.house.gateway.open_orders().filter_map(|order| order.ticket).collect();
+        let apart: std::collections::BTreeSet<_> = tickets.iter().collect();
+        assert!(self.hasty || apart.len() == tickets.len(), "two orders on the board have a ticket: {tickets:?}");
+    }
+}
+
+/// What a simulation of the whole gateway would find of a new card, without its disks and lines.
+#[test]
+fn over_many_cards_no_order_is_doubled_unmarked() {
+    let (mut marked, mut rebuilt, mut calm) = (0, 0, 0);
+    for seed in 0..200 {
+        let mut lives = Lives::new(seed);
+        for _ in 0..600 {
+            let before = lives.house.gateway.is_rebuilding();
+            lives.step();
+            lives.check();
+            rebuilt += usize::from(before && !lives.house.gateway.is_rebuilding() && !lives.kafka.is_empty());
+            calm += usize::from(!lives.hasty);
+        }
+        marked += lives.kafka.iter().filter(|(_, event)| event.data.contains(MAYBE_STORED)).count();
+    }
+    assert!(marked > 1_000 && rebuilt > 200 && calm > 10_000, "it tries what it should: {marked} {rebuilt} {calm}");
 }
