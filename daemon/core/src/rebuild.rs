@@ -25,7 +25,10 @@ mod tests;
 pub(crate) const MAYBE_STORED: &str = "maybeStored";
 /// At [`place`]: it is to be rebuilt at the next start.
 pub const TO_DO: i64 = 0;
-const DONE: i64 = 1;
+/// At [`place`]: as [`TO_DO`], and requests are taken already. A restart does not refuse them again.
+const LATE: i64 = 1;
+/// Above the others: an offset that is stored covers those below it.
+const DONE: i64 = 2;
 /// No topic has this name.
 const PLACE: &str = "#rebuild";
 
@@ -62,13 +65,18 @@ pub enum Recall {
 }
 
 impl Opened {
+    /// What is at [`place`].
+    fn rebuilt(&self) -> Option<i64> {
+        self.offsets.iter().find(|(at, _)| *at == place()).map(|(_, state)| *state)
+    }
+
     /// Whether Kafka's own events are still to be read back.
     pub fn to_rebuild(&self) -> bool {
-        self.is_new || self.offsets.iter().any(|(at, done)| *at == place() && *done == TO_DO)
+        self.is_new || self.rebuilt().is_some_and(|state| state != DONE)
     }
 }
 
-/// Where the offsets say whether the store is rebuilt, which is no topic: [`TO_DO`], or [`DONE`].
+/// Where the offsets say whether the store is rebuilt, which is no topic: [`TO_DO`], or what only this module knows.
 pub fn place() -> PartitionName {
     PartitionName { topic: PLACE.into(), partition: -1 }
 }
@@ -94,7 +102,8 @@ struct Phase {
 impl Rebuild {
     pub fn new(settings: &Settings, opened: &Opened, now: Now) -> Rebuild {
         let new_card = settings.new_card.filter(|_| opened.to_rebuild());
-        let begin = |refuses_until| Phase { refuses_until: Some(refuses_until), reached: false, ended: false };
+        let refuses = opened.rebuilt() != Some(LATE);
+        let begin = |until| Phase { refuses_until: refuses.then_some(until), reached: false, ended: false };
         Rebuild {
             phase: new_card.map(|new_card| begin(now.mono_ms + new_card.reach_max_ms)),
             read_max_ms: new_card.map_or(0, |new_card| new_card.read_max_ms),
@@ -150,14 +159,16 @@ impl Gateway {
         }
         if phase.refuses_until.is_some_and(|until| until <= now.mono_ms) {
             phase.refuses_until = None;
+            self.downlink.place(place(), LATE, now.mono_ms);
             self.outputs.push_back(Output::Notice(Notice::NotRebuilt));
         }
     }
 
     /// What a store begins with that is to be rebuilt: a crash before the end begins anew.
     pub(crate) fn draft_rebuild(&self, draft: &mut Draft) {
-        if self.rebuild.is_under_way() {
-            draft.add(1, Change::Offset(place(), TO_DO));
+        if let Some(phase) = self.rebuild.phase {
+            let state = if phase.refuses_until.is_some() { TO_DO } else { LATE };
+            draft.add(1, Change::Offset(place(), state));
         }
     }
 
