@@ -112,8 +112,9 @@ def story(machine, kafka, till, folder):
     configure(machine, gateway, kafka)
     machine.run("systemd-tmpfiles", "--create", "dumbwaiter.conf")
     machine.run("systemctl", "start", "dumbwaiter")
-    # Started means ready: nothing is waited for here.
-    assert gateway.ask("GET", "/ready")[0] == 200
+    # Started means that it answers: nothing is waited for here. A new store takes no orders until it has looked for its own in Kafka.
+    assert gateway.ask("GET", "/health")[0] == 200
+    parts.until("it takes orders, Kafka or not", lambda: gateway.ask("GET", "/ready")[0] == 200, limit_s=30)
     main_pid = machine.unit("MainPID")
     status = machine.run("cat", f"/proc/{main_pid}/status")
     user = machine.run("id", "-u", "dumbwaiter")
@@ -123,7 +124,7 @@ def story(machine, kafka, till, folder):
     assert not any("mqtt.password" in line for line in machine.journal().splitlines()), machine.journal()
     exposure = float(re.search(r"exposure level for \S+: ([\d.]+)", machine.run("systemd-analyze", "security", "--no-pager", "dumbwaiter"))[1])
     assert exposure <= EXPOSURE_MAX, exposure
-    step(f"ready when started, as a user of its own, exposed {exposure}")
+    step(f"answers when started, as a user of its own, exposed {exposure}")
 
     stored = {f"waiting-{n}": gateway.order(key=f"waiting-{n}") for n in range(40)}
     till.start()
