@@ -154,6 +154,9 @@ impl Sender {
                 self.watch.drop_consumer();
             } else {
                 let sent = self.send(&state);
+                if self.desk.told().stop {
+                    break;
+                }
                 match &sent {
                     Ok((partition, offset)) => {
                         let desk = Arc::clone(&self.desk);
