@@ -8,6 +8,8 @@ import parts
 
 # What Debian's installer leaves on a small machine, as far as the package touches it.
 INSTALLED = ["systemd", "systemd-sysv", "dbus", "udev", "tzdata"]
+# A folder of it in which the tests hand files over.
+HANDED = "var/cache"
 
 
 def root():

@@ -86,9 +86,10 @@ class Machine(parts.Part):
     def _disk(self, package):
         root = self.folder / "root"
         subprocess.run(["cp", "-a", debian.root(), root], check=True)
-        shutil.copy(package, root / "root")
+        shutil.copy(package, root / debian.HANDED)
         inside = [parts.tool("systemd-nspawn"), "--quiet", "--register=no", "--keep-unit", "--console=pipe", "-D", root]
-        subprocess.run([*inside, "dpkg", "-i", f"/root/{package.name}"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        install = [*inside, "dpkg", "-i", f"/{debian.HANDED}/{package.name}"]
+        subprocess.run(install, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         (root / "etc" / "dumbwaiter" / "dumbwaiter.toml").write_text(CONFIG)
         unit = root / "etc" / "systemd" / "system" / "shell.service"
         unit.write_text(SHELL)

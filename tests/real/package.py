@@ -63,8 +63,8 @@ class Machine(parts.Part):
 
     def copy(self, file):
         """Copies a file into it, and gives its path there."""
-        shutil.copy(file, self.root / "root")
-        return f"/root/{pathlib.Path(file).name}"
+        shutil.copy(file, self.root / debian.HANDED)
+        return f"/{debian.HANDED}/{pathlib.Path(file).name}"
 
     def unit(self, name):
         """A property of the unit."""
@@ -133,8 +133,8 @@ def story(machine, kafka, till, folder):
     on_the_till = {request["requestId"]: answer for request, answer in till.answered}
     step("takes orders over HTTP and a serial port")
 
-    bundle = machine.root / "root" / "bundle.txt"
-    said = machine.run("dumbwaiter", "doctor", "--bundle", "/root/bundle.txt", check=False)
+    bundle = machine.root / debian.HANDED / "bundle.txt"
+    said = machine.run("dumbwaiter", "doctor", "--bundle", f"/{debian.HANDED}/bundle.txt", check=False)
     for told in ("the config of store-042 is right", "events wait; Kafka: down", "/dev/ttyUSB0 is till-1's", "mqtt.url: 127.0.0.1:1 does not answer"):
         assert told in said, f"{told} is not in\n{said}"
     text = bundle.read_text()
