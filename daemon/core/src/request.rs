@@ -5,6 +5,7 @@ use crate::ids::{OrderId, RequestId, Seq, Ticket};
 use crate::json::{self, Object};
 use crate::money::count;
 use crate::order::{Effect, EffectError};
+use crate::rebuild::MAYBE_STORED;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -125,7 +126,7 @@ fn invalid(id: Option<&RequestId>, message: impl Into<String>) -> RequestError {
 }
 
 /// The fields that the gateway adds to `data`; one that is there already makes a request `invalid`.
-const OWN_FIELDS: [&str; 3] = ["terminalId", "gatewayId", "ticket"];
+const OWN_FIELDS: [&str; 4] = ["terminalId", "gatewayId", "ticket", MAYBE_STORED];
 
 impl Request {
     /// Reads a request as it comes over MQTT and over serial lines.
@@ -379,4 +380,19 @@ pub fn uuid_text(id: &[u8; 16]) -> String {
 /// Reads a UUID's text back.
 pub fn uuid_of(text: &str) -> Option<[u8; 16]> {
     uuid::Uuid::parse_str(text).ok().map(uuid::Uuid::into_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gives_no_field_that_is_the_gateways() {
+        for field in OWN_FIELDS {
+            let body = format!(r#"{{"requestId":"r-1","data":{{"orderDetails":[{{"foodId":"f","price":1}}],"{field}":false}}}}"#);
+            let refused = Request::parse(body.as_bytes()).unwrap_err().to_string();
+            assert!(refused.contains(field), "{refused}");
+        }
+        assert!(Request::parse(br#"{"requestId":"r-1","data":{"orderDetails":[{"foodId":"f","price":1}]}}"#).is_ok());
+    }
 }
