@@ -160,7 +160,7 @@ def story(machine, kafka, till, folder):
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "dumbwaiter")
     hung = machine.unit("MainPID")
-    machine.run("kill", "-STOP", hung)
+    machine.run("sh", "-c", f"kill -STOP {hung}")
     parts.until("the watchdog has replaced it", lambda: machine.unit("MainPID") not in (hung, "0"), limit_s=60)
     parts.until("it is ready again", lambda: gateway.ask("GET", "/ready")[0] == 200)
     assert machine.unit("NRestarts") == "1"
