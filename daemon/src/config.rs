@@ -12,6 +12,7 @@
 //!   `LoadCredential=kafka.password:/etc/dumbwaiter/kafka.password`. A relative path starts at the folder of the config file.
 
 mod changes;
+mod display;
 mod files;
 mod kafka;
 mod kafka_properties;
@@ -32,6 +33,7 @@ pub use problem::Problems;
 pub use secret::Secret;
 pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl, NewCard};
 
+use crate::display::Language;
 use gateway::board::BoardRules;
 use gateway::dialect::Dialect;
 use gateway::ids::Name;
@@ -82,6 +84,8 @@ pub struct Config {
     pub board: BoardRules,
     /// `[kitchen]`.
     pub kitchen: Kitchen,
+    /// `[display] language`: of every page; each in that of its browser without it.
+    pub language: Option<Language>,
     /// `[orders] strict`: events for unknown orders are refused.
     pub strict_orders: bool,
     /// `[log]`.
@@ -285,6 +289,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let (http, http_terminals) = read_http(root.section_or_empty("http"));
     let (dialect, board, strict_orders) = read_rules(&mut root);
     let kitchen = kitchen::read(root.section_or_empty("kitchen"));
+    let language = display::read(root.section_or_empty("display"));
     let log = read_log(root.section_or_empty("log"));
     let serial = read_serial(&mut root, &http_terminals);
     // The rest needs the id only for names; a stand-in lets its own problems be found.
@@ -307,6 +312,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
         dialect,
         board,
         kitchen,
+        language,
         strict_orders,
         log,
     })

@@ -302,7 +302,7 @@ impl Tasks {
         let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
         let (mqtt, renew_mqtt) = mqtt.unzip();
         let settings = ingress::http::Settings::new(&config.http, config.kitchen, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
-        let settings = ingress::http::Settings { damaged, attention: attention.clone(), ..settings };
+        let settings = ingress::http::Settings { damaged, attention: attention.clone(), language: config.language, ..settings };
         settings.usage.show(metrics, &settings.limits);
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {

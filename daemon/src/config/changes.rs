@@ -20,8 +20,22 @@ impl Changes {
     pub fn between(running: &Config, newer: &Config) -> (Config, Changes) {
         let (mut merged, mut changes) = (newer.clone(), Changes::default());
         // Each field is named here and below: whoever adds one has to say what a reload does with it.
-        let Config { gateway, store, http, mqtt, serial, kafka, delivery, downlinks, dialect, board, kitchen, strict_orders, log } =
-            &mut merged;
+        let Config {
+            gateway,
+            store,
+            http,
+            mqtt,
+            serial,
+            kafka,
+            delivery,
+            downlinks,
+            dialect,
+            board,
+            kitchen,
+            language,
+            strict_orders,
+            log,
+        } = &mut merged;
 
         let GatewaySection { id, restaurant_ids, time_zone, business_day_starts } = gateway;
         changes.stays("gateway.id", &running.gateway.id, id);
@@ -64,6 +78,7 @@ impl Changes {
         changes.stays("centre.dialect", &running.dialect, dialect);
         changes.live("board", &running.board, board);
         changes.stays("kitchen", &running.kitchen, kitchen);
+        changes.stays("display.language", &running.language, language);
         changes.live("orders.strict", &running.strict_orders, strict_orders);
 
         let Log { level, format } = log;

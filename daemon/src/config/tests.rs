@@ -355,6 +355,7 @@ fn sizes_and_numbers_keep_within_their_bounds() {
     }
     assert!(problem("[board]\nready_minutes = 1.5").contains("is a decimal number; give a whole number"));
     assert!(problem("[kitchen]\nwarn_minutes = 10").ends_with("kitchen.late_minutes: is 10; give more than warn_minutes, which is 10"));
+    assert!(problem("[display]\nlanguage = 'xx'").ends_with("display.language: is 'xx'; give one of en, de, es, fr"));
     assert!(problem("[orders]\nstrict = 'yes'").contains("give true or false"));
     assert!(problem("http = 3").contains("is a whole number, but a section is expected; write [http]"));
     assert!(problem("[serial]\nterminal = 'a'").contains("write [[serial]]"));

@@ -2,6 +2,7 @@
 //!
 //! No build step, no script from elsewhere, nothing inline: the browser is told to run only what this server serves.
 
+use super::language::{Language, all_texts};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -9,16 +10,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
 /// A file under `/static/`.
-struct File {
-    name: &'static str,
+pub(super) struct File {
+    pub name: &'static str,
     kind: &'static str,
-    text: &'static str,
+    pub text: &'static str,
 }
 
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-const FILES: [File; 14] = [
+pub(super) const FILES: [File; 15] = [
     File { name: "acts.js", kind: JS, text: include_str!("files/acts.js") },
     File { name: "board.css", kind: CSS, text: include_str!("files/board.css") },
     File { name: "board.js", kind: JS, text: include_str!("files/board.js") },
@@ -33,11 +34,15 @@ const FILES: [File; 14] = [
     File { name: "settle.js", kind: JS, text: include_str!("files/settle.js") },
     File { name: "sound.js", kind: JS, text: include_str!("files/sound.js") },
     File { name: "staff.css", kind: CSS, text: include_str!("files/staff.css") },
+    File { name: "texts.js", kind: JS, text: include_str!("files/texts.js") },
 ];
 
 const BOARD: &str = include_str!("files/board.html");
 const KITCHEN: &str = include_str!("files/kitchen.html");
 const OPERATIONS: &str = include_str!("files/operations.html");
+
+/// Every page, with `{{key}}` where a text of its language stands.
+pub(super) const PAGES: [(&str, &str); 3] = [("board.html", BOARD), ("kitchen.html", KITCHEN), ("operations.html", OPERATIONS)];
 
 /// Scripts, styles, pictures and connections of this server alone; no frames, no forms, no plug-ins.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -47,31 +52,34 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 /// tablet on a wall is never reloaded by a person.
 pub static BUILD: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
-    for text in FILES.iter().map(|file| file.text).chain([BOARD, KITCHEN, OPERATIONS]) {
+    for text in FILES.iter().map(|file| file.text).chain(PAGES.map(|(_, text)| text)).chain(all_texts()) {
         text.hash(&mut hasher);
     }
     format!("{:016x}", hasher.finish())
 });
 
 /// `/`: the customers' board.
-pub async fn board_page(headers: HeaderMap) -> Response<Body> {
-    page(&headers, BOARD)
+pub async fn board_page(language: Language, headers: HeaderMap) -> Response<Body> {
+    page(&headers, language, BOARD)
 }
 
 /// `/kitchen`: the open orders with their lines.
-pub async fn kitchen_page(headers: HeaderMap) -> Response<Body> {
-    page(&headers, KITCHEN)
+pub async fn kitchen_page(language: Language, headers: HeaderMap) -> Response<Body> {
+    page(&headers, language, KITCHEN)
 }
 
 /// `/operations`: how the gateway is.
-pub async fn operations_page(headers: HeaderMap) -> Response<Body> {
-    page(&headers, OPERATIONS)
+pub async fn operations_page(language: Language, headers: HeaderMap) -> Response<Body> {
+    page(&headers, language, OPERATIONS)
 }
 
 /// A file under `/static/`, if there is one of this name.
 pub fn static_file(headers: &HeaderMap, name: &str) -> Option<Response<Body>> {
-    let file = FILES.iter().find(|file| file.name == name)?;
-    Some(unless_known(headers, file.kind, file.text.to_owned()))
+    if let Some(file) = FILES.iter().find(|file| file.name == name) {
+        return Some(unless_known(headers, "", file.kind, file.text.to_owned()));
+    }
+    let language = name.strip_prefix("texts-")?.strip_suffix(".js").and_then(Language::of_code)?;
+    Some(unless_known(headers, "", JS, language.script()))
 }
 
 /// JSON that is the same for all who ask, and of no use a moment later.
@@ -79,17 +87,19 @@ pub fn json_once(text: String) -> Response<Body> {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
-fn page(headers: &HeaderMap, text: &str) -> Response<Body> {
-    let mut response = unless_known(headers, "text/html; charset=utf-8", text.replace("{{build}}", &BUILD));
+fn page(headers: &HeaderMap, language: Language, text: &str) -> Response<Body> {
+    let text = language.fill(&text.replace("{{build}}", &BUILD));
+    let mut response = unless_known(headers, language.code(), "text/html; charset=utf-8", text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 
-/// Browsers ask each time, and hear 304 until another build runs.
-fn unless_known(headers: &HeaderMap, kind: &'static str, text: String) -> Response<Body> {
-    let tag = format!("\"{}\"", *BUILD);
+/// Browsers ask each time, and hear 304 until another build runs, or until `variant` is another.
+fn unless_known(headers: &HeaderMap, variant: &str, kind: &'static str, text: String) -> Response<Body> {
+    let tag = format!("\"{}{variant}\"", *BUILD);
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let is_known = known.flat_map(|list| list.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag);
     let fresh = [(header::CACHE_CONTROL, "no-cache".to_owned()), (header::ETAG, tag)];
@@ -106,7 +116,7 @@ mod tests {
     #[test]
     fn pages_fetch_nothing_from_elsewhere_and_hold_nothing_inline() {
         let texts = FILES.iter().map(|file| (file.name, file.text));
-        for (name, text) in texts.chain([("board.html", BOARD), ("kitchen.html", KITCHEN), ("operations.html", OPERATIONS)]) {
+        for (name, text) in texts.chain(PAGES) {
             let elsewhere = text.replace("http://www.w3.org/", "");
             assert!(!elsewhere.contains("http://") && !elsewhere.contains("https://") && !text.contains("@import"), "{name}");
             if name.ends_with(".html") {
@@ -119,11 +129,12 @@ mod tests {
 
     #[test]
     fn every_file_that_a_page_names_is_there() {
-        for page in [BOARD, KITCHEN, OPERATIONS] {
+        for (page, language) in PAGES.iter().flat_map(|(_, page)| Language::all().map(move |language| (page, language))) {
+            let page = language.fill(page);
             let named: Vec<&str> = page.split("/static/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
             assert!(named.len() >= 3, "a page has a style, a script and an icon");
             for name in named {
-                assert!(FILES.iter().any(|file| file.name == name), "{name}");
+                assert!(static_file(&HeaderMap::new(), name).is_some(), "{name}");
             }
         }
     }
@@ -147,6 +158,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, format!("\"x\", W/{}", first.headers()[header::ETAG].to_str().unwrap()).parse().unwrap());
         assert_eq!(static_file(&headers, "board.js").unwrap().status(), StatusCode::NOT_MODIFIED);
-        assert!(static_file(&HeaderMap::new(), "../board.js").is_none());
+        for absent in ["../board.js", "texts-xx.js", "texts-.js"] {
+            assert!(static_file(&HeaderMap::new(), absent).is_none(), "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_the_browser_has_in_another_language_is_sent() {
+        let tag_of = |language| page(&HeaderMap::new(), language, BOARD).headers()[header::ETAG].clone();
+        let [english, german] = ["en", "de"].map(|code| Language::of_code(code).unwrap());
+        let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, tag_of(english))]);
+        assert_eq!(page(&headers, english, BOARD).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(page(&headers, german, BOARD).status(), StatusCode::OK);
     }
 }

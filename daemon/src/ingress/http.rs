@@ -16,6 +16,7 @@ mod connection;
 mod dead_letters;
 mod guard;
 mod journal;
+mod language;
 mod rate;
 mod reads;
 mod reply;
@@ -30,7 +31,7 @@ pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
 use crate::config::{self, HttpAllow};
-use crate::display::{BoardText, Streams};
+use crate::display::{BoardText, Language, Streams};
 use crate::handle::Handle;
 use crate::ingress::mqtt;
 use anyhow::Context;
@@ -122,6 +123,8 @@ pub struct Settings {
     pub mqtt: Option<Arc<mqtt::Figures>>,
     /// `[kitchen]`.
     pub kitchen: config::Kitchen,
+    /// `[display] language`.
+    pub language: Option<Language>,
     /// Damaged stores that were moved aside: /health counts them, /operations names them.
     pub damaged: Vec<store::Aside>,
     /// What a person should see to.

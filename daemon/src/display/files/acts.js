@@ -85,7 +85,7 @@ var acts = (function () {
 
   function told(taken) {
     if (!taken) {
-      page.say("Too much waits to be stored: look at the gateway.");
+      page.say(texts.say("kitchen.too_much"));
     }
   }
 
@@ -102,10 +102,10 @@ var acts = (function () {
     recallLast: function () {
       var last = undo.pop();
       if (last) {
-        page.say("Recalled: " + last.number);
+        page.say(texts.say("kitchen.recalled", { number: last.number }));
         told(reopen(last.order, last.lines));
       } else {
-        page.say("Nothing to recall. Older tickets are below, under Ready.");
+        page.say(texts.say("kitchen.nothing_to_recall"));
       }
     }
   };

@@ -28,14 +28,6 @@
   var readySince = null;
   var widths = {};
 
-  function two(number) {
-    return (number < 10 ? "0" : "") + number;
-  }
-
-  function time(date) {
-    return date.getHours() + ":" + two(date.getMinutes());
-  }
-
   // Width of a text, in parts of its type's size.
   function width(text) {
     if (!widths.hasOwnProperty(text)) {
@@ -90,7 +82,7 @@
     number.className = "number";
     number.textContent = entry.number;
     face.appendChild(number);
-    var note = fresh ? "just ready" : entry.status === "OUT_FOR_DELIVERY" ? "on its way" : "";
+    var note = fresh ? texts.say("board.just_ready") : entry.status === "OUT_FOR_DELIVERY" ? texts.say("board.on_its_way") : "";
     if (note) {
       var word = document.createElement("span");
       word.className = "note";
@@ -175,7 +167,7 @@
     columns.ready.entries = board.ready;
     if (news.length > 0) {
       columns.ready.page = 0;
-      spoken.textContent = "Ready: " + news.join(", ");
+      spoken.textContent = texts.say("board.spoken", { numbers: news.join(", ") });
       window.setTimeout(drawAll, NEW_MS + 100);
     }
     document.body.className = document.body.className.replace(/\bwaiting\b/, "");
@@ -184,12 +176,12 @@
 
   function silent(since) {
     document.body.className = since ? "broken" : "";
-    hint.textContent = since ? "Not live: last news at " + time(since) + ". Please look at the counter too." : "";
+    hint.textContent = since ? texts.say("board.silent", { time: texts.time(since) }) : "";
     drawAll();
   }
 
   function tick() {
-    clock.textContent = time(new Date());
+    clock.textContent = texts.time(new Date());
   }
 
   window.addEventListener("resize", drawAll);

@@ -112,13 +112,19 @@ var bumps = (function () {
     return order.status === "READY" ? "PREPARING" : null;
   }
 
+  // A code has a text; of `invalid` only the gateway's own sentence says what is wrong.
+  function reason(status, answer) {
+    var why = answer.code ? texts.word("code", answer.code) : "";
+    return why && why !== answer.code ? why : answer.message || texts.say("kitchen.answer", { status: String(status) });
+  }
+
   function answered(entry, status, answer) {
     if (status === 0 || status === 408 || status === 429 || status >= 500) {
       return again(entry, answer.retryAfterMs);
     }
     if (status !== 200 && status !== 201) {
       next();
-      return house.refused(entry, answer.message || "answer " + status);
+      return house.refused(entry, reason(status, answer));
     }
     if (entry.kind === "complete" || entry.kind === "reopen") {
       var becomes = follows(entry, answer);

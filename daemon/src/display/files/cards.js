@@ -10,15 +10,7 @@ var cards = (function () {
   var PLACES = 9;
   var MINUTE = 60000;
 
-  var WORDS = {
-    CREATED: "new", CONFIRMED: "confirmed", PREPARING: "in work", READY: "ready", OUT_FOR_DELIVERY: "on its way", CANCELLED: "cancelled",
-    DELIVERED: "handed over",
-    PENDING: "not paid", PAID: "paid", FAILED: "payment failed", REFUNDED: "refunded", PARTLY_REFUNDED: "partly refunded"
-  };
-  var ALARMS = { CANCELLED: "CANCELLED – stop work", PAYMENT_FAILED: "PAYMENT FAILED – ask before you go on" };
-  var LEVELS = { fine: "", warn: "hurry", late: "LATE" };
-  var STORING = "storing…";
-  var NOT_STORED = "NOT STORED – trying again";
+  var LEVELS = { fine: "", warn: texts.say("kitchen.hurry"), late: texts.say("kitchen.late") };
 
   var tap = null;
   var shown = {};
@@ -58,7 +50,7 @@ var cards = (function () {
 
   function clock(text) {
     var date = new Date(text);
-    return isNaN(date.getTime()) ? text : date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    return isNaN(date.getTime()) ? text : texts.time(date);
   }
 
   function number(order) {
@@ -74,7 +66,7 @@ var cards = (function () {
   }
 
   function trouble(entries) {
-    return entries.length === 0 ? "" : (entries.some(isFailed) ? NOT_STORED : STORING);
+    return entries.length === 0 ? "" : texts.say(entries.some(isFailed) ? "kitchen.not_stored" : "kitchen.storing");
   }
 
   function lineOf(parent, order, line, index, waiting) {
@@ -86,13 +78,13 @@ var cards = (function () {
     if (open) {
       box.setAttribute("aria-pressed", String(done));
     }
-    add(box, "b", "quantity", line.quantity + " ×");
+    add(box, "b", "quantity", texts.number(line.quantity) + " ×");
     add(box, "span", "food", dish(line));
     var state = trouble(waiting.filter(function (entry) {
       return entry.line === index + 1;
     }));
     if (state || done) {
-      add(box, "span", "state", state || "done");
+      add(box, "span", "state", state || texts.say("kitchen.line_done"));
     }
     (line.modifiers || []).forEach(function (modifier) {
       add(box, "span", "modifier", "+ " + modifier);
@@ -101,23 +93,23 @@ var cards = (function () {
       add(box, "strong", "notes", line.notes);
     }
     if (line.allergens && line.allergens.length > 0) {
-      add(box, "strong", "allergens", "Allergens: " + line.allergens.join(", "));
+      add(box, "strong", "allergens", texts.say("kitchen.allergens", { list: line.allergens.join(", ") }));
     }
   }
 
   function facts(order) {
-    var list = [WORDS[order.status] || order.status, WORDS[order.payment] || order.payment];
+    var list = [texts.word("status", order.status), texts.word("payment", order.payment)];
     if (order.channel) {
-      list.unshift(order.channel);
+      list.unshift(texts.word("channel", order.channel));
     }
     if (order.customerName) {
       list.unshift(order.customerName);
     }
     if (order.dueAt) {
-      list.unshift("due " + clock(order.dueAt));
+      list.unshift(texts.say("kitchen.due", { time: clock(order.dueAt) }));
     }
     if (order.maybeStored) {
-      list.push("perhaps doubled: ask the till");
+      list.push(texts.say("kitchen.maybe_stored"));
     }
     return list.join(" · ");
   }
@@ -142,14 +134,14 @@ var cards = (function () {
   function buttonsOf(card, order, view) {
     var row = add(card, "div", "buttons");
     if (order.alarm) {
-      button(row, "act seen", "Seen", order, "seen");
+      button(row, "act seen", texts.say("kitchen.seen"), order, "seen");
     } else if (view.isReady) {
-      button(row, "act", "Recall", order, "recall");
+      button(row, "act", texts.say("kitchen.recall"), order, "recall");
     } else {
       if (!isBegun(order)) {
-        button(row, "act start", "Start", order, "start");
+        button(row, "act start", texts.say("kitchen.start"), order, "start");
       }
-      button(row, "act finish", "Done", order, "done");
+      button(row, "act finish", texts.say("kitchen.done"), order, "done");
     }
   }
 
@@ -159,11 +151,11 @@ var cards = (function () {
     card.isReady = view.isReady;
     headOf(card, order, view.place);
     if (order.alarm) {
-      add(card, "p", "stop", ALARMS[order.alarm] || order.alarm);
+      add(card, "p", "stop", texts.word("alarm", order.alarm));
     }
     var known = add(card, "p", "facts");
     if (view.isNew) {
-      add(known, "b", "fresh", view.isNew);
+      add(known, "b", "fresh", texts.say(view.isNew));
     }
     known.appendChild(document.createTextNode(facts(order)));
     var list = add(card, "ul", "lines");
@@ -173,7 +165,7 @@ var cards = (function () {
       }
     });
     if (order.linesOmitted) {
-      add(card, "p", "omitted", "and " + order.linesOmitted + " more: see the receipt. Done is for all of them.");
+      add(card, "p", "omitted", texts.say("kitchen.omitted", { count: order.linesOmitted }));
     }
     var whole = trouble(view.waiting.filter(function (entry) {
       return !entry.line;
@@ -182,7 +174,7 @@ var cards = (function () {
       add(card, "p", "trouble", whole);
     }
     buttonsOf(card, order, view);
-    card.setAttribute("aria-label", "Ticket " + number(order) + (view.place ? ", key " + view.place : ""));
+    card.setAttribute("aria-label", texts.say(view.place ? "kitchen.ticket_key" : "kitchen.ticket", { number: number(order), key: view.place }));
     return card;
   }
 
@@ -257,7 +249,7 @@ var cards = (function () {
   function timer(waited) {
     var seconds = Math.floor(waited / 1000);
     var two = seconds % 60 < 10 ? ":0" : ":";
-    return seconds < 6000 ? Math.floor(seconds / 60) + two + seconds % 60 : Math.floor(seconds / 3600) + " h";
+    return seconds < 6000 ? Math.floor(seconds / 60) + two + seconds % 60 : texts.say("unit.hours", { count: Math.floor(seconds / 3600) });
   }
 
   function tick(now, limits) {

@@ -42,10 +42,6 @@
     return new Date().getTime() + behind;
   }
 
-  function clock(date) {
-    return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  }
-
   // A line that names no station is everybody's: better twice than never.
   function isMine(line) {
     return !station || !line.station || line.station.trim().toLowerCase() === station.toLowerCase();
@@ -99,8 +95,9 @@
     byId("alarm-area").hidden = alarms.length === 0;
     byId("no-work").hidden = work.length > 0 || orders === null;
     byId("no-ready").hidden = done.length > 0;
-    byId("count").textContent = work.length + " to do" + (more ? " (the oldest of more)" : "");
-    document.title = (alarms.length > 0 ? "ALARM – " : "") + work.length + " to do – Kitchen";
+    byId("count").textContent = texts.say(more ? "kitchen.count_of_more" : "kitchen.count", { count: work.length });
+    var title = texts.say("kitchen.work_title", { count: work.length });
+    document.title = alarms.length > 0 ? texts.say("kitchen.alarm_title", { title: title }) : title;
     overview.dishes(work, isMine);
     overview.stations(orders || []);
   }
@@ -125,19 +122,20 @@
   function notice(first) {
     var seen = {};
     var rings = "";
+    var said = { "kitchen.new": [], "kitchen.changed": [] };
     mine().forEach(function (order) {
       var id = order.orderId;
       var has = contents(order);
       seen[id] = has;
       if (!first && isToDo(order) && known[id] !== has) {
-        fresh[id] = known[id] === undefined ? "New" : "Changed";
+        fresh[id] = known[id] === undefined ? "kitchen.new" : "kitchen.changed";
         rings = rings || "order";
-        say(fresh[id] + " order " + cards.number(order));
+        said[fresh[id]].push(cards.number(order));
       }
       if (order.alarm && alarmed[id] !== order.alarm) {
         alarmed[id] = order.alarm;
         rings = "alarm";
-        byId("alarm-said").textContent = "Alarm: ticket " + cards.number(order);
+        byId("alarm-said").textContent = texts.say("kitchen.alarm_said", { number: cards.number(order), why: texts.word("alarm", order.alarm) });
         window.scrollTo(0, 0);
       }
       if (!order.alarm) {
@@ -145,6 +143,15 @@
       }
     });
     known = seen;
+    // All of them in one sentence: a screen reader is interrupted by the next.
+    var sentences = Object.keys(said).filter(function (what) {
+      return said[what].length > 0;
+    }).map(function (what) {
+      return texts.say("kitchen.said", { what: texts.say(what), numbers: said[what].join(", ") });
+    });
+    if (sentences.length > 0) {
+      say(sentences.join(" "));
+    }
     if (rings) {
       sound.ring(rings);
     }
@@ -198,7 +205,7 @@
   function silent(since) {
     var hint = byId("hint");
     hint.className = since ? "hint shown" : "hint";
-    hint.textContent = since ? "Not live: last news at " + clock(since) + ". Orders may be missing: look at the tills too." : "";
+    hint.textContent = since ? texts.say("kitchen.silent", { time: texts.time(since) }) : "";
   }
 
   // ---- what became of it
@@ -223,7 +230,7 @@
 
   function refused(entry, why) {
     var order = orders && find(entry.order);
-    say("Ticket " + (order ? cards.number(order) : entry.order) + ": not taken: " + why);
+    say(texts.say("kitchen.refused", { number: order ? cards.number(order) : entry.order, why: why }));
     draw();
     ask();
   }
@@ -251,7 +258,7 @@
   }
 
   function tick() {
-    byId("clock").textContent = clock(new Date(now()));
+    byId("clock").textContent = texts.time(new Date(now()));
     cards.tick(now(), limits);
   }
 

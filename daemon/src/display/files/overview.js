@@ -24,8 +24,8 @@ var overview = (function () {
 
   function link(name) {
     var element = document.createElement("a");
-    element.href = "/kitchen" + (name ? "?station=" + encodeURIComponent(name) : "");
-    element.textContent = name || "All stations";
+    element.href = texts.link("/kitchen" + (name ? "?station=" + encodeURIComponent(name) : ""));
+    element.textContent = name || texts.say("kitchen.all_stations");
     return element;
   }
 
@@ -45,7 +45,7 @@ var overview = (function () {
         return open[other] - open[one] || (one < other ? -1 : 1);
       });
       show("dishes", dishes.map(function (dish) {
-        return open[dish] + " × " + dish;
+        return texts.number(open[dish]) + " × " + dish;
       }), item);
     },
     // The stations that any of these orders names.

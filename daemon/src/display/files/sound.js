@@ -22,7 +22,7 @@ var sound = (function () {
   }
 
   function hint() {
-    tell(context ? (isMute() ? "Touch the screen once for sound." : "") : "This browser makes no sound: watch the screen.");
+    tell(context && !isMute() ? "" : texts.say(context ? "kitchen.sound_touch" : "kitchen.sound_none"));
   }
 
   function tone(hertz, from, length) {
