@@ -57,7 +57,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 const MIB: ByteSize = ByteSize(1 << 20);
 const GIB: ByteSize = ByteSize(1 << 30);
 const TIB: ByteSize = ByteSize(1 << 40);
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+const HOUR_MS: u64 = 60 * 60 * 1000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// The whole config.
 #[derive(Debug, Clone)]
@@ -116,6 +117,8 @@ pub struct StoreSection {
     pub max_queued_bytes: u64,
     /// How long a request and an order are remembered, in days of running time.
     pub remember_days: u64,
+    /// How long an order that is over keeps what was ordered and by whom, in hours of running time.
+    pub forget_orders_hours: u64,
     /// How long what was delivered stays in the journal, in days of running time; 0: not at all.
     pub journal_days: u64,
     /// Most bytes of events in the journal.
@@ -248,6 +251,7 @@ impl Config {
             restaurant_ids: self.gateway.restaurant_ids.clone(),
             strict_orders: self.strict_orders,
             remember_ms: self.store.remember_days * DAY_MS,
+            forget_details_ms: self.store.forget_orders_hours * HOUR_MS,
             journal: self.store.journal_days > 0,
             new_card: self.kafka.as_ref().map(|_| self.store.new_card_waits()),
             board: self.board,
@@ -340,6 +344,7 @@ fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
     let max_queued = section.within("max_queued", 200_000_u64, 100..=10_000_000);
     let max_queued_bytes = section.within("max_queued_bytes", GIB, MIB..=TIB).0;
     let remember_days = section.within("remember_days", 7_u64, 1..=365);
+    let forget_orders_hours = section.within("forget_orders_hours", 24_u64, 0..=8_760);
     let journal_days = section.within("journal_days", 7_u64, 0..=365);
     let journal_bytes = section.within("journal_bytes", ByteSize(32 << 20), MIB..=TIB).0;
     let min_free_bytes = section.within("min_free", ByteSize(256 << 20), ByteSize(16 << 20)..=TIB).0;
@@ -353,6 +358,7 @@ fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
         max_queued,
         max_queued_bytes,
         remember_days,
+        forget_orders_hours,
         journal_days,
         journal_bytes,
         min_free_bytes,

@@ -552,7 +552,7 @@ impl EventLoop {
                 }
             }
             Output::ShowBoard(board) => drop(self.board.send_replace(board)),
-            Output::Sweep { from, keys_max, changed_before_ms } => self.asked(self.rim.store.sweep(from, keys_max, changed_before_ms)),
+            Output::Sweep { from, keys_max, old } => self.asked(self.rim.store.sweep(from, keys_max, old)),
             Output::Notice(notice) => {
                 self.attend(&notice);
                 log(&notice);

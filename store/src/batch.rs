@@ -6,8 +6,8 @@ use crate::journal::{Keep, Trail};
 use crate::layout::{QueuedHead, key, value};
 use crate::reads;
 use gateway::event::OrderEvent;
-use gateway::ids::{Epoch, Name, Seq, SessionId};
-use gateway::io::{Change, HeldBehind};
+use gateway::ids::{Epoch, Name, OrderId, Seq, SessionId};
+use gateway::io::{Change, Forgettable, HeldBehind};
 use gateway::order::Projection;
 use std::collections::BTreeMap;
 
@@ -96,6 +96,7 @@ impl<'d, R: Read> Batch<'d, R> {
             Change::Session(terminal, session, number) => self.session(terminal, *session, *number)?,
             Change::Epoch(epoch) => self.epoch(*epoch, self.first_seq)?,
             Change::FormerEpoch(epoch) => self.epoch(*epoch, NOT_OURS)?,
+            Change::Expire(Forgettable::Details(order)) => self.forget_details(order)?,
             Change::Expire(what) => self.remove(key::forgettable(what))?,
         }
         Ok(())
@@ -172,6 +173,15 @@ impl<'d, R: Read> Batch<'d, R> {
         let (here, there) = if projection.open { (open, closed) } else { (closed, open) };
         self.put(here, value::encode_projection(projection));
         self.remove(there)
+    }
+
+    fn forget_details(&mut self, order: &OrderId) -> Result<(), ReadError> {
+        let key = key::closed_order(order);
+        if let Some(bytes) = self.get(&key)? {
+            let bare = value::projection(&key, &bytes)?.without_details();
+            self.put(key, value::encode_projection(&bare));
+        }
+        Ok(())
     }
 
     fn hold(&mut self, seq: Seq, dead: HeldBehind, event: &OrderEvent) {

@@ -6,7 +6,7 @@ use crate::sled_disk::{SledDisk, SledReader};
 use crate::store::Store;
 use gateway::event::OrderEvent;
 use gateway::ids::Seq;
-use gateway::io::{Forgettable, Found, Wanted};
+use gateway::io::{Forgettable, Found, Old, Wanted};
 use std::sync::Arc;
 
 /// Reads of a store while its owner commits. All fail while the store is closed, and go on once it was reopened.
@@ -50,8 +50,8 @@ impl Reader {
         &self,
         from: Option<&Forgettable>,
         keys_max: usize,
-        changed_before_ms: u64,
+        old: Old,
     ) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
-        reads::sweep(&self.disk, from, keys_max, changed_before_ms)
+        reads::sweep(&self.disk, from, keys_max, old)
     }
 }

@@ -5,7 +5,7 @@ use crate::error::ReadError;
 use crate::layout::{Kind, QueuedHead, Range, damaged, key, value};
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, Seq};
-use gateway::io::{Buried, Counters, DeadLetter, Forgettable, Found, HELD_READ_MAX, Opened, PartitionName, Wanted};
+use gateway::io::{Buried, Counters, DeadLetter, Forgettable, Found, HELD_READ_MAX, Old, Opened, PartitionName, Wanted};
 use gateway::order::Projection;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -169,18 +169,19 @@ pub(crate) fn lost<R: Read>(disk: &R) -> Result<Vec<(Seq, Seq)>, ReadError> {
     Ok(lost)
 }
 
-/// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders.
+/// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders. Gives what is old
+/// enough, and where the next sweep begins.
 pub(crate) fn sweep<R: Read>(
     disk: &R,
     from: Option<&Forgettable>,
     keys_max: usize,
-    changed_before_ms: u64,
+    old: Old,
 ) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
     let begin = from.map(key::forgettable);
     let ranges = match (from, begin) {
         (None, _) | (_, None) => vec![key::all_requests(), key::all_closed_orders()],
         (Some(Forgettable::Request(_)), Some(key)) => vec![key::all_requests().from(key), key::all_closed_orders()],
-        (Some(Forgettable::Order(_)), Some(key)) => vec![key::all_closed_orders().from(key)],
+        (Some(Forgettable::Order(_) | Forgettable::Details(_)), Some(key)) => vec![key::all_closed_orders().from(key)],
     };
     let mut expired = Vec::new();
     let mut left = keys_max;
@@ -191,12 +192,12 @@ pub(crate) fn sweep<R: Read>(
             let Some((last, _)) = step.last() else { break };
             rest = rest.after(last.clone());
             for (key, bytes) in &step {
-                let (what, changed_ms) = forgettable(key, bytes)?;
+                let (what, forget) = forgettable(key, bytes, old)?;
                 if left == 0 {
                     return Ok((expired, Some(what)));
                 }
                 left -= 1;
-                if changed_ms <= changed_before_ms {
+                if forget {
                     expired.push(what);
                 }
             }
@@ -205,10 +206,22 @@ pub(crate) fn sweep<R: Read>(
     Ok((expired, None))
 }
 
-fn forgettable(key: &[u8], bytes: &[u8]) -> Result<(Forgettable, u64), ReadError> {
+/// What a record is, and whether it is to be forgotten.
+fn forgettable(key: &[u8], bytes: &[u8], old: Old) -> Result<(Forgettable, bool), ReadError> {
+    let is_old = |changed_ms: u64, before_ms: Option<u64>| before_ms.is_some_and(|before_ms| changed_ms <= before_ms);
     match Kind::read(key)? {
-        Kind::Request(request) => Ok((Forgettable::Request(request), value::remembered(key, bytes)?.stored_run_ms)),
-        Kind::ClosedOrder(order) => Ok((Forgettable::Order(order), value::projection(key, bytes)?.changed_run_ms)),
+        Kind::Request(request) => {
+            let stored_run_ms = value::remembered(key, bytes)?.stored_run_ms;
+            Ok((Forgettable::Request(request), is_old(stored_run_ms, old.expired_ms)))
+        }
+        Kind::ClosedOrder(id) => {
+            let order = value::projection(key, bytes)?;
+            if is_old(order.changed_run_ms, old.expired_ms) || !is_old(order.changed_run_ms, old.details_ms) {
+                return Ok((Forgettable::Order(id), is_old(order.changed_run_ms, old.expired_ms)));
+            }
+            let has_details = order.without_details() != order;
+            Ok((Forgettable::Details(id), has_details))
+        }
         _ => Err(damaged(key, "it is outside the ranges that are swept")),
     }
 }

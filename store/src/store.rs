@@ -10,7 +10,7 @@ use crate::layout::{FORMAT, Identity, key};
 use crate::reads::{self, KeptEvent};
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, Name, OrderId, Seq};
-use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
+use gateway::io::{Change, DeadLetter, Forgettable, Found, Old, Opened, Wanted};
 use gateway::journal::Command;
 use gateway::order::Projection;
 use gateway::settings::OPEN_ORDERS_MAX;
@@ -110,8 +110,8 @@ impl<D: Disk> Store<D> {
         reads::head(&self.disk, from, events_max, bytes_max)
     }
 
-    /// Looks at up to `keys_max` remembered requests and closed orders from `from` on. Gives those that were last changed at or before
-    /// `changed_before_ms`, and where the next sweep begins (`None`: at the start).
+    /// Looks at up to `keys_max` remembered requests and closed orders from `from` on. Gives what is to be forgotten of those that are
+    /// `old`, and where the next sweep begins (`None`: at the start).
     ///
     /// # Errors
     /// As [`Store::load`].
@@ -119,9 +119,9 @@ impl<D: Disk> Store<D> {
         &self,
         from: Option<&Forgettable>,
         keys_max: usize,
-        changed_before_ms: u64,
+        old: Old,
     ) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
-        reads::sweep(&self.disk, from, keys_max, changed_before_ms)
+        reads::sweep(&self.disk, from, keys_max, old)
     }
 
     /// An order, open or closed.

@@ -14,7 +14,7 @@ use crate::sled_disk::{CommitCost, SledDisk};
 use crate::store::Store;
 use gateway::event::OrderEvent;
 use gateway::ids::{CommitId, LoadId, Seq};
-use gateway::io::{Change, DeadLetter, Forgettable, Found, Opened, Wanted};
+use gateway::io::{Change, DeadLetter, Forgettable, Found, Old, Opened, Wanted};
 use gateway::order::Projection;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -84,7 +84,7 @@ enum WriteJob {
 enum ReadJob {
     Load(Vec<(LoadId, Wanted)>),
     Head { from: Seq, events_max: usize, bytes_max: usize },
-    Sweep { from: Option<Forgettable>, keys_max: usize, changed_before_ms: u64 },
+    Sweep { from: Option<Forgettable>, keys_max: usize, old: Old },
 }
 
 /// A job, and how often the store had been reopened when it was asked.
@@ -186,8 +186,8 @@ impl StoreThread {
     ///
     /// # Errors
     /// Not taken.
-    pub fn sweep(&self, from: Option<Forgettable>, keys_max: usize, changed_before_ms: u64) -> Result<(), NotTaken> {
-        self.read(ReadJob::Sweep { from, keys_max, changed_before_ms })
+    pub fn sweep(&self, from: Option<Forgettable>, keys_max: usize, old: Old) -> Result<(), NotTaken> {
+        self.read(ReadJob::Sweep { from, keys_max, old })
     }
 
     /// Looks an order or a session up as it is durable: for answers to people and to links. `reply` is called on the store's thread and
@@ -407,9 +407,7 @@ fn read_loop(reader: &Reader, jobs: &Receiver<Asked<ReadJob>>, shared: &Shared) 
                 StoreReport::Loaded(loaded)
             }
             ReadJob::Head { from, events_max, bytes_max } => StoreReport::Head(reader.read_head(from, events_max, bytes_max)),
-            ReadJob::Sweep { from, keys_max, changed_before_ms } => {
-                StoreReport::Swept(reader.sweep(from.as_ref(), keys_max, changed_before_ms))
-            }
+            ReadJob::Sweep { from, keys_max, old } => StoreReport::Swept(reader.sweep(from.as_ref(), keys_max, old)),
         });
         shared.report_unless_reopened(generation, report);
     }

@@ -5,7 +5,7 @@ use crate::house::PATIENCE;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
@@ -50,6 +50,14 @@ impl Kafka {
     /// The config section of a gateway that uses it.
     pub fn section(&self) -> String {
         format!("[kafka]\nbrokers = \"{}\"\n", self.cluster.bootstrap_servers())
+    }
+
+    /// Puts a record on a topic, as the centre does, and waits until it is there.
+    pub fn put(&self, topic: &str, key: &str, value: &str) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", self.cluster.bootstrap_servers()).create().expect("a producer");
+        producer.send(BaseRecord::to(topic).key(key).payload(value)).expect("the queue is empty");
+        producer.flush(PATIENCE).expect("it is taken");
     }
 
     pub fn cut(&self) {

@@ -6,6 +6,7 @@ mod crashes;
 mod dead_letters;
 mod house;
 mod kafka;
+mod privacy;
 mod reload;
 #[cfg(feature = "demo")]
 mod trip;

@@ -384,7 +384,7 @@ impl Gateway {
         // A request that waited for the store longer than requests are remembered must still find what its own first try left behind.
         let in_use = |what: &Forgettable| match what {
             Forgettable::Request(key) => self.flights.get(key).is_some(),
-            Forgettable::Order(order) => self.lanes.is_busy(order),
+            Forgettable::Order(order) | Forgettable::Details(order) => self.lanes.is_busy(order),
         };
         for key in self.sweep.take(room / 2, in_use) {
             draft.add(1, Change::Expire(key));

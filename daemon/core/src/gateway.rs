@@ -6,7 +6,7 @@ use crate::commit::Commit;
 use crate::downlink::{Downlink, News, Stage};
 use crate::event::Clock;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ReplyTo, RequestKey, Seq, SessionId, Ticket};
-use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Opened, Output, Record, Select, Submission, Wanted};
+use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Old, Opened, Output, Record, Select, Submission, Wanted};
 use crate::journal::{Journal, Sent};
 use crate::open_orders::OpenOrders;
 use crate::order::{Effect, Moment, Projection};
@@ -733,12 +733,14 @@ impl Gateway {
         if self.store != StoreState::Open || self.sweep.due_at().is_none_or(|at| now.mono_ms < at) {
             return;
         }
-        let Some(changed_before_ms) = self.run_ms(now).checked_sub(self.settings.remember_ms) else {
+        let before = |after_ms| self.run_ms(now).checked_sub(after_ms);
+        let old = Old { expired_ms: before(self.settings.remember_ms), details_ms: before(self.settings.forget_details_ms) };
+        if old.expired_ms.or(old.details_ms).is_none() {
             return self.sweep.skip(now.mono_ms);
-        };
+        }
         let committing = self.commit.iter().flat_map(Commit::orders).cloned();
         let from = self.sweep.begin(now.mono_ms, committing);
-        self.outputs.push_back(Output::Sweep { from, keys_max: sweep::KEYS_MAX, changed_before_ms });
+        self.outputs.push_back(Output::Sweep { from, keys_max: sweep::KEYS_MAX, old });
     }
 
     pub(crate) fn board_changed(&mut self) {

@@ -108,7 +108,7 @@ pub enum Input {
     Recall(Recall),
     /// Answer to [`Output::Sweep`].
     Swept {
-        /// Keys of remembered requests and of closed orders that expired.
+        /// What is to be forgotten of remembered requests and closed orders.
         expired: Vec<Forgettable>,
         /// Where the next sweep begins; `None` begins anew.
         next: Option<Forgettable>,
@@ -229,8 +229,8 @@ pub enum Output {
         from: Option<Forgettable>,
         /// How many keys to look at.
         keys_max: usize,
-        /// What was last changed at or before this running time has expired.
-        changed_before_ms: u64,
+        /// What is old enough.
+        old: Old,
     },
     /// Something that an operator wants to know.
     Notice(Notice),
@@ -373,13 +373,24 @@ pub enum Change {
 /// The seq of the dead letter that an event is held behind.
 pub type HeldBehind = Seq;
 
-/// A thing that is forgotten after `store.remember_days` of running time. The order of variants is the order of sweeping.
+/// A thing that is forgotten after a running time. The order of variants is the order of sweeping.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forgettable {
-    /// A remembered request.
+    /// A remembered request, after `store.remember_days`.
     Request(RequestKey),
-    /// An order that left the board.
+    /// An order that left the board, after `store.remember_days`.
     Order(OrderId),
+    /// What a customer ordered and who that was, of an order that left the board, after `store.forget_orders_hours`.
+    Details(OrderId),
+}
+
+/// The running times at or before which something was last changed that is to be forgotten now. `None`: nothing is so old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    /// Of requests and orders, after `store.remember_days`.
+    pub expired_ms: Option<u64>,
+    /// Of an order's details, after `store.forget_orders_hours`.
+    pub details_ms: Option<u64>,
 }
 
 /// A topic's partition.

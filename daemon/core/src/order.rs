@@ -440,7 +440,7 @@ pub struct Projection {
     pub ready_run_ms: Option<u64>,
     /// Its lines.
     pub lines: Vec<Line>,
-    /// Lines that did not fit.
+    /// Lines that did not fit, or are forgotten.
     pub lines_omitted: u16,
     /// The last reports.
     pub history: Vec<Report>,
@@ -608,6 +608,21 @@ impl Projection {
             self.history.remove(0);
         }
         true
+    }
+
+    /// The order without what was ordered and by whom: what a house counts by stays.
+    #[must_use]
+    pub fn without_details(&self) -> Projection {
+        let lines = u16::try_from(self.lines.len()).unwrap_or(u16::MAX);
+        Projection {
+            display_number: None,
+            customer_name: None,
+            due_at: None,
+            shipper: None,
+            lines: vec![],
+            lines_omitted: self.lines_omitted.saturating_add(lines),
+            ..self.clone()
+        }
     }
 
     /// What people call out: the display number, else the ticket.

@@ -15,6 +15,8 @@ pub struct Settings {
     pub strict_orders: bool,
     /// `store.remember_days`, in milliseconds of running time.
     pub remember_ms: u64,
+    /// `store.forget_orders_hours`, in milliseconds of running time.
+    pub forget_details_ms: u64,
     /// `store.journal_days` is not 0: deliveries are written down.
     pub journal: bool,
     /// `store.new_card`; `None` where there is no Kafka to rebuild a new store from.

@@ -1,7 +1,7 @@
 //! Forgetting what is older than it must be remembered: a piece of the store is looked at now and then.
 //!
 //! A look-up and the removal of what it found are two steps, and an order may change between them. So an order that changes while a
-//! sweep is under way is not removed by it. A remembered request never changes.
+//! sweep is under way is not touched by it. A remembered request never changes.
 
 use crate::ids::OrderId;
 use crate::io::Forgettable;
@@ -73,7 +73,9 @@ impl Sweep {
         let changed = &self.changed;
         let stands = |what: &Forgettable| match what {
             Forgettable::Request(_) => !in_use(what),
-            Forgettable::Order(order) => changed.len() < CHANGED_MAX && !changed.contains(order) && !in_use(what),
+            Forgettable::Order(order) | Forgettable::Details(order) => {
+                changed.len() < CHANGED_MAX && !changed.contains(order) && !in_use(what)
+            }
         };
         self.expired.retain(stands);
         self.expired.drain(..self.expired.len().min(keys_max)).collect()

@@ -51,6 +51,8 @@ impl Changes {
         changes.stays("store.journal_days", &running.store.journal_days, journal_days);
         changes.stays("store.journal_bytes", &running.store.journal_bytes, journal_bytes);
         changes.stays("store.min_free", &running.store.min_free_bytes, min_free_bytes);
+        let StoreSection { forget_orders_hours, .. } = store;
+        changes.live("store.forget_orders_hours", &running.store.forget_orders_hours, forget_orders_hours);
         let StoreSection { new_card, new_card_offline_seconds, new_card_minutes, new_card_hours, .. } = store;
         changes.stays("store.new_card", &running.store.new_card, new_card);
         changes.stays("store.new_card_offline_seconds", &running.store.new_card_offline_seconds, new_card_offline_seconds);

@@ -145,7 +145,7 @@ pub(crate) fn closed_order(order: &OrderId) -> Vec<u8> {
 pub(crate) fn forgettable(what: &Forgettable) -> Vec<u8> {
     match what {
         Forgettable::Request(request) => self::request(request),
-        Forgettable::Order(order) => closed_order(order),
+        Forgettable::Order(order) | Forgettable::Details(order) => closed_order(order),
     }
 }
 

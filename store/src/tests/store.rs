@@ -8,7 +8,7 @@ use crate::layout::{FORMAT, Identity, key};
 use crate::{ApplyError, CommitError, EPOCHS_MAX, OpenError, SESSIONS_MAX, Store};
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, OrderId, RequestKey, Seq, SessionId};
-use gateway::io::{Buried, Change, DeadLetter, Forgettable, HELD_READ_MAX, Opened, PartitionName, Remembered, Wanted};
+use gateway::io::{Buried, Change, DeadLetter, Forgettable, HELD_READ_MAX, Old, Opened, PartitionName, Remembered, Wanted};
 use gateway::order::Projection;
 use gateway::settings::OPEN_ORDERS_MAX;
 use proptest::prelude::*;
@@ -272,6 +272,9 @@ fn epochs_are_kept_in_order_and_bounded() {
     assert_eq!(store.reopen().unwrap().epochs, epochs[2..]);
 }
 
+/// What was last changed at 9 or before has expired.
+const EXPIRED: Old = Old { expired_ms: Some(9), details_ms: None };
+
 #[test]
 fn sweeping_in_small_steps_finds_everything_that_expired_once() {
     let mut store = open();
@@ -286,7 +289,7 @@ fn sweeping_in_small_steps_finds_everything_that_expired_once() {
     for keys_max in [1, 3, 7, 100] {
         let (mut found, mut from, mut steps) = (Vec::new(), None, 0);
         loop {
-            let (expired, next) = store.sweep(from.as_ref(), keys_max, 9).unwrap();
+            let (expired, next) = store.sweep(from.as_ref(), keys_max, EXPIRED).unwrap();
             assert!(expired.len() <= keys_max);
             found.extend(expired);
             steps += 1;
@@ -300,10 +303,35 @@ fn sweeping_in_small_steps_finds_everything_that_expired_once() {
         let orders = (0..10).filter(|n| n % 2 == 1).map(|n| Forgettable::Order(samples::order_id(&format!("order-{n:02}"))));
         assert_eq!(found, requests.chain(orders).collect::<Vec<_>>());
     }
-    let (expired, _) = store.sweep(None, 100, 9).unwrap();
+    let (expired, _) = store.sweep(None, 100, EXPIRED).unwrap();
     store.apply(&expired.into_iter().map(Change::Expire).collect::<Vec<_>>()).unwrap();
-    assert_eq!(store.sweep(None, 100, 9).unwrap(), (vec![], None));
+    assert_eq!(store.sweep(None, 100, EXPIRED).unwrap(), (vec![], None));
     assert_eq!(store.open_orders(100).unwrap().len(), 10, "open orders never expire");
+}
+
+#[test]
+fn the_details_of_an_order_go_before_the_order_and_once() {
+    let mut store = open();
+    let mut full = samples::projection("closed", false);
+    full.customer_name = Some("Ada".into());
+    full.changed_run_ms = 7;
+    let open = Projection { order_id: samples::order_id("open"), open: true, ..full.clone() };
+    let late = Projection { order_id: samples::order_id("late"), changed_run_ms: 8, ..full.clone() };
+    store.apply(&[&full, &open, &late].map(|order| Change::Project(Arc::new(order.clone())))).unwrap();
+    let details = Old { expired_ms: None, details_ms: Some(7) };
+    let (found, _) = store.sweep(None, 100, details).unwrap();
+    assert_eq!(found, [Forgettable::Details(samples::order_id("closed"))]);
+    store.apply(&found.into_iter().map(Change::Expire).collect::<Vec<_>>()).unwrap();
+    let bare = store.order(&samples::order_id("closed")).unwrap().unwrap();
+    let told = format!("{bare:?}");
+    assert!(!told.contains("Ada") && !told.contains("well done") && !told.contains("Pizza"), "{told}");
+    assert_eq!((bare.ticket, bare.status, bare.lines_omitted, bare.history), (full.ticket, full.status, 1, full.history));
+    for kept in [open, late] {
+        assert_eq!(store.order(&kept.order_id).unwrap(), Some(kept));
+    }
+    assert_eq!(store.sweep(None, 100, details).unwrap(), (vec![], None), "an order is written anew once");
+    let (both, _) = store.sweep(None, 100, Old { expired_ms: Some(7), details_ms: Some(8) }).unwrap();
+    assert_eq!(both, [Forgettable::Order(samples::order_id("closed")), Forgettable::Details(samples::order_id("late"))]);
 }
 
 #[test]
@@ -425,6 +453,11 @@ impl Model {
                     self.orders.remove(&order);
                 }
             }
+            Change::Expire(Forgettable::Details(order)) => {
+                if let Some(order) = self.orders.get_mut(&order).filter(|order| !order.open) {
+                    *order = order.without_details();
+                }
+            }
             Change::Counters(_) | Change::Session(..) | Change::Epoch(_) | Change::FormerEpoch(_) => {}
             Change::Journal(_) | Change::Command(_) => {}
         }
@@ -482,6 +515,7 @@ enum Step {
     Release(u8),
     ExpireRequest(u8),
     ExpireOrder(u8),
+    ExpireDetails(u8),
 }
 
 impl Step {
@@ -510,6 +544,7 @@ impl Step {
             Step::Release(n) => Change::Release(Seq(100 + u64::from(n))),
             Step::ExpireRequest(n) => Change::Expire(Forgettable::Request(request(n % NAMES))),
             Step::ExpireOrder(n) => Change::Expire(Forgettable::Order(order(n % NAMES))),
+            Step::ExpireDetails(n) => Change::Expire(Forgettable::Details(order(n % NAMES))),
         }
     }
 }
@@ -526,6 +561,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Release),
         1 => any::<u8>().prop_map(Step::ExpireRequest),
         1 => any::<u8>().prop_map(Step::ExpireOrder),
+        1 => any::<u8>().prop_map(Step::ExpireDetails),
     ]
 }
 

@@ -5,7 +5,7 @@ use super::sled::options;
 use crate::thread::{DURABLE_READS_MAX, StoreReport, StoreThread};
 use crate::{NotTaken, SledDisk, SledOptions, Store, SyncHook};
 use gateway::ids::{CommitId, LoadId, Seq};
-use gateway::io::{Change, CommitFailure, Wanted};
+use gateway::io::{Change, CommitFailure, Old, Wanted};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -225,7 +225,7 @@ fn the_head_and_sweeps_are_reported() {
     rig.commit(2, Change::Remember(samples::request("till-1", "r"), samples::remembered(1, 5)));
     rig.thread.read_head(Seq(1), 10, 1000).unwrap();
     assert!(matches!(rig.next(), StoreReport::Head(Ok(events)) if events.len() == 1));
-    rig.thread.sweep(None, 10, 5).unwrap();
+    rig.thread.sweep(None, 10, Old { expired_ms: Some(5), details_ms: None }).unwrap();
     assert!(matches!(rig.next(), StoreReport::Swept(Ok((expired, None))) if expired.len() == 1));
 }
 

@@ -186,6 +186,7 @@ impl Profile {
                 restaurant_ids: vec!["restaurant-789".into()],
                 strict_orders: dice.chance(200),
                 remember_ms: dice.pick(&[40 * MINUTE, 120 * MINUTE, 7 * 24 * 60 * MINUTE]),
+                forget_details_ms: 10 * MINUTE,
                 new_card: None,
                 journal: true,
                 board: dice.pick(&[BoardRules::default(), BoardRules { ready_ms: MINUTE, unchanged_ms: 10 * MINUTE }]),

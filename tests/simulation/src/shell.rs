@@ -46,7 +46,7 @@ impl World {
         match output {
             Output::Load { load, wanted } => self.read(Step::Load(load, wanted)),
             Output::Read { from, events_max, bytes_max } => self.read(Step::Read { from, events_max, bytes_max }),
-            Output::Sweep { from, keys_max, changed_before_ms } => self.read(Step::Sweep { from, keys_max, changed_before_ms }),
+            Output::Sweep { from, keys_max, old } => self.read(Step::Sweep { from, keys_max, old }),
             Output::Store { commit, batch } => {
                 let batch = Arc::new(batch);
                 self.model.committing(self.clock(), commit, &batch)?;
@@ -171,7 +171,7 @@ impl World {
                 Ok(events) => Input::Head { events },
                 Err(_) => Input::HeadFailed,
             },
-            Step::Sweep { from, keys_max, changed_before_ms } => match store.sweep(from.as_ref(), keys_max, changed_before_ms) {
+            Step::Sweep { from, keys_max, old } => match store.sweep(from.as_ref(), keys_max, old) {
                 Ok((expired, next)) => Input::Swept { expired, next },
                 Err(_) => Input::Swept { expired: vec![], next: from },
             },

@@ -41,8 +41,8 @@ pub enum Step {
         from: Option<gateway::io::Forgettable>,
         /// So many.
         keys_max: usize,
-        /// Older than this.
-        changed_before_ms: u64,
+        /// So old.
+        old: gateway::io::Old,
     },
 }
 

@@ -759,7 +759,7 @@ fn fold(fingerprint: u64, now_ms: u64, output: &gateway::io::Output) -> u64 {
         Output::NewProducer { producer } => producer.0 << 8 | 8,
         Output::Show(orders) => (orders.len() as u64) << 8 | 9,
         Output::ShowBoard(board) => (board.preparing.len() as u64) << 8 | 10,
-        Output::Sweep { changed_before_ms, .. } => changed_before_ms << 8 | 11,
+        Output::Sweep { old, .. } => old.expired_ms.unwrap_or(0) << 8 | 11,
         Output::Notice(_) => 12,
     };
     (fingerprint ^ now_ms ^ word.rotate_left(32)).wrapping_mul(0x0100_0000_01b3).rotate_left(7)

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         restaurant_ids: vec!["restaurant-789".into()],
         strict_orders: false,
         remember_ms: 7 * 24 * HOUR,
+        forget_details_ms: 24 * HOUR,
         journal: false,
         new_card: Some(NEW_CARD),
         board: BoardRules::default(),

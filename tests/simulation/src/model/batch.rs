@@ -154,14 +154,18 @@ impl Model {
     fn may_expire(&self, now: Now, what: &Forgettable, reading: &Reading) -> Check {
         let changed = match what {
             Forgettable::Request(key) => self.image.requests.get(key).map(|request| request.stored_run_ms),
-            Forgettable::Order(id) => {
+            Forgettable::Order(id) | Forgettable::Details(id) => {
                 let in_batch = reading.orders.contains_key(id);
                 let order = self.image.orders.get(id);
                 ensure!(!in_batch && !order.is_some_and(|o| o.open), "{id} is forgotten though it is in use");
                 order.map(|order| order.changed_run_ms)
             }
         };
-        let old = changed.is_none_or(|changed| changed + self.settings.remember_ms <= self.run_ms(now));
+        let after_ms = match what {
+            Forgettable::Request(_) | Forgettable::Order(_) => self.settings.remember_ms,
+            Forgettable::Details(_) => self.settings.forget_details_ms,
+        };
+        let old = changed.is_none_or(|changed| changed + after_ms <= self.run_ms(now));
         ensure!(old, "{what:?} is forgotten too early");
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use gateway::event::OrderEvent;
 use gateway::ids::{Epoch, Name, OrderId, RequestKey, Seq, SessionId};
-use gateway::io::{Change, Counters, DeadLetter, Forgettable, Kept, Opened, PartitionName, Remembered, Wanted};
+use gateway::io::{Change, Counters, DeadLetter, Forgettable, Kept, Old, Opened, PartitionName, Remembered, Wanted};
 use gateway::order::Projection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -88,6 +88,9 @@ impl Image {
             }
             Change::Expire(Forgettable::Request(key)) => drop(self.requests.remove(key)),
             Change::Expire(Forgettable::Order(order)) => drop(self.orders.remove(order)),
+            Change::Expire(Forgettable::Details(id)) => {
+                self.orders.entry(id.clone()).and_modify(|order| *order = Arc::new(order.without_details()));
+            }
         }
     }
 
@@ -149,7 +152,7 @@ impl Image {
         image.queued = store.read_head(opened.progress.next(), usize::MAX, usize::MAX)?.into_iter().collect();
         image.orders = opened.open.iter().map(|order| (order.order_id.clone(), Arc::new(order.clone()))).collect();
         // Everything is older than the end of time.
-        let (all, _) = store.sweep(None, usize::MAX - 1, u64::MAX)?;
+        let (all, _) = store.sweep(None, usize::MAX - 1, Old { expired_ms: Some(u64::MAX), details_ms: None })?;
         for what in all {
             match what {
                 Forgettable::Request(key) => {
@@ -157,7 +160,7 @@ impl Image {
                         image.requests.insert(key, found);
                     }
                 }
-                Forgettable::Order(id) => {
+                Forgettable::Order(id) | Forgettable::Details(id) => {
                     if let Some(found) = look_up(Wanted { order: Some(id.clone()), ..nothing.clone() })?.order {
                         image.orders.insert(id, Arc::new(found));
                     }

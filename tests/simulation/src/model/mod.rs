@@ -308,6 +308,7 @@ impl Model {
                     self.counts.expired += 1;
                     match what {
                         Forgettable::Order(order) => drop(self.forgotten_orders.insert(order.clone())),
+                        Forgettable::Details(_) => {}
                         Forgettable::Request(key) => {
                             self.forgotten_requests.extend(self.image.requests.get(key).map(|first| (key.clone(), first.clone())));
                         }

@@ -73,6 +73,7 @@ pub fn after(before: &Projection, deed: &Deed, source: Source, at: Moment) -> Pr
         },
         Deed::Lines(dishes) => {
             order.lines = lines(dishes);
+            order.lines_omitted = 0;
             true
         }
         Deed::Refund => pay(&mut order, Payment::PartlyRefunded),
