@@ -90,6 +90,7 @@ impl<'d, R: Read> Batch<'d, R> {
             Change::Journal(mark) => self.mark(mark),
             Change::Command(command) => self.command(command, self.keep)?,
             Change::Offset(at, offset) => self.put(key::offset(at), value::encode_offset(*offset)),
+            Change::Print(what, printed) => self.put(key::printed(what), value::encode_printed(printed)),
             Change::DeadLetter(seq, letter) => self.put(key::dead(*seq), value::encode_dead_letter(letter)),
             Change::Hold(seq, dead, event) => self.hold(*seq, *dead, event),
             Change::Release(seq) => self.release(*seq)?,

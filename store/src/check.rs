@@ -174,6 +174,7 @@ fn record(report: &mut CheckReport, links: &mut Links, key: &[u8], value: &[u8])
             let found = value::projection(key, value)?;
             report.expect(found.order_id == order && !found.open, || format!("the closed order {order} is another or open"));
         }
+        Kind::Printed(_) => drop(value::printed(key, value)?),
         Kind::Queued(seq) => queued(report, links, seq, key, value)?,
     }
     Ok(())

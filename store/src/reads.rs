@@ -4,9 +4,10 @@ use crate::disk::Read;
 use crate::error::ReadError;
 use crate::layout::{Kind, QueuedHead, Range, damaged, key, value};
 use gateway::event::OrderEvent;
-use gateway::ids::{Epoch, OrderId, Seq};
+use gateway::ids::{Epoch, Name, OrderId, Seq};
 use gateway::io::{Buried, Counters, DeadLetter, Forgettable, Found, HELD_READ_MAX, Old, Opened, PartitionName, Wanted};
-use gateway::order::Projection;
+use gateway::order::{Projection, Status};
+use gateway::printed::{PrintKey, Printed};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -169,7 +170,8 @@ pub(crate) fn lost<R: Read>(disk: &R) -> Result<Vec<(Seq, Seq)>, ReadError> {
     Ok(lost)
 }
 
-/// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders. Gives what is old
+/// Looks at up to `keys_max` forgettable records from `from` on: first remembered requests, then closed orders, then what
+/// printers have. Gives what is old
 /// enough, and where the next sweep begins.
 pub(crate) fn sweep<R: Read>(
     disk: &R,
@@ -179,9 +181,12 @@ pub(crate) fn sweep<R: Read>(
 ) -> Result<(Vec<Forgettable>, Option<Forgettable>), ReadError> {
     let begin = from.map(key::forgettable);
     let ranges = match (from, begin) {
-        (None, _) | (_, None) => vec![key::all_requests(), key::all_closed_orders()],
-        (Some(Forgettable::Request(_)), Some(key)) => vec![key::all_requests().from(key), key::all_closed_orders()],
-        (Some(Forgettable::Order(_) | Forgettable::Details(_)), Some(key)) => vec![key::all_closed_orders().from(key)],
+        (None, _) | (_, None) => vec![key::all_requests(), key::all_closed_orders(), key::all_printed()],
+        (Some(Forgettable::Request(_)), Some(key)) => vec![key::all_requests().from(key), key::all_closed_orders(), key::all_printed()],
+        (Some(Forgettable::Order(_) | Forgettable::Details(_)), Some(key)) => {
+            vec![key::all_closed_orders().from(key), key::all_printed()]
+        }
+        (Some(Forgettable::Print(_)), Some(key)) => vec![key::all_printed().from(key)],
     };
     let mut expired = Vec::new();
     let mut left = keys_max;
@@ -192,7 +197,7 @@ pub(crate) fn sweep<R: Read>(
             let Some((last, _)) = step.last() else { break };
             rest = rest.after(last.clone());
             for (key, bytes) in &step {
-                let (what, forget) = forgettable(key, bytes, old)?;
+                let (what, forget) = forgettable(disk, key, bytes, old)?;
                 if left == 0 {
                     return Ok((expired, Some(what)));
                 }
@@ -207,7 +212,7 @@ pub(crate) fn sweep<R: Read>(
 }
 
 /// What a record is, and whether it is to be forgotten.
-fn forgettable(key: &[u8], bytes: &[u8], old: Old) -> Result<(Forgettable, bool), ReadError> {
+fn forgettable<R: Read>(disk: &R, key: &[u8], bytes: &[u8], old: Old) -> Result<(Forgettable, bool), ReadError> {
     let is_old = |changed_ms: u64, before_ms: Option<u64>| before_ms.is_some_and(|before_ms| changed_ms <= before_ms);
     match Kind::read(key)? {
         Kind::Request(request) => {
@@ -222,8 +227,51 @@ fn forgettable(key: &[u8], bytes: &[u8], old: Old) -> Result<(Forgettable, bool)
             let has_details = order.without_details() != order;
             Ok((Forgettable::Details(id), has_details))
         }
+        // It has no age of its own: it goes when its order's lines go, and that a printer is known stays.
+        Kind::Printed(print) => {
+            let of = |key: Vec<u8>| Ok(disk.get(&key)?.map(|bytes| value::projection(&key, &bytes)).transpose()?);
+            let forget = match &print.order {
+                None => false,
+                Some(id) if of(key::open_order(id))?.is_some() => false,
+                Some(id) => of(key::closed_order(id))?.is_none_or(|order| is_old(order.changed_run_ms, old.details_ms)),
+            };
+            Ok((Forgettable::Print(print), forget))
+        }
         _ => Err(damaged(key, "it is outside the ranges that are swept")),
     }
+}
+
+/// What a printer has of an order; without an order, whether the printer is known.
+pub(crate) fn printed<R: Read>(disk: &R, wanted: &PrintKey) -> Result<Option<Printed>, ReadError> {
+    let key = key::printed(wanted);
+    disk.get(&key)?.map(|bytes| value::printed(&key, &bytes)).transpose()
+}
+
+/// Of the first `marks_max` orders behind `after` of which the printer has something: those that ended by being cancelled, and of which
+/// it does not surely say so. And where the next step begins.
+pub(crate) fn cancelled_since_printed<R: Read>(
+    disk: &R,
+    printer: &Name,
+    after: Option<&OrderId>,
+    marks_max: usize,
+) -> Result<(Vec<Projection>, Option<OrderId>), ReadError> {
+    let of = |order: Option<&OrderId>| key::printed(&PrintKey { printer: printer.clone(), order: order.cloned() });
+    let range = key::printed_by(printer).after(of(after));
+    let (mut cancelled, mut last) = (Vec::new(), None);
+    let step = disk.range(&range.from, &range.to, marks_max, usize::MAX)?;
+    let more = step.len() == marks_max;
+    for (key, bytes) in step {
+        let Kind::Printed(PrintKey { order: Some(id), .. }) = Kind::read(&key)? else { continue };
+        let printed = value::printed(&key, &bytes)?;
+        if !printed.sure.is_some_and(|paper| paper.cancelled)
+            && let Some(bytes) = disk.get(&key::closed_order(&id))?
+        {
+            let order = value::projection(&key, &bytes)?;
+            cancelled.extend(Some(order).filter(|order| order.status == Status::Cancelled));
+        }
+        last = Some(id);
+    }
+    Ok((cancelled, last.filter(|_| more)))
 }
 
 /// At most `orders_max` open orders, in order of their ids.

@@ -13,6 +13,7 @@ use gateway::ids::{Epoch, Name, OrderId, Seq};
 use gateway::io::{Change, DeadLetter, Forgettable, Found, Old, Opened, Wanted};
 use gateway::journal::Command;
 use gateway::order::Projection;
+use gateway::printed::{PrintKey, Printed};
 use gateway::settings::OPEN_ORDERS_MAX;
 use std::sync::Arc;
 
@@ -138,6 +139,28 @@ impl<D: Disk> Store<D> {
     /// As [`Store::load`].
     pub fn open_orders(&self, orders_max: usize) -> Result<Vec<Projection>, ReadError> {
         reads::open_orders(&self.disk, orders_max)
+    }
+
+    /// What a printer has of an order; without an order, something if the printer is known.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn printed(&self, key: &PrintKey) -> Result<Option<Printed>, ReadError> {
+        reads::printed(&self.disk, key)
+    }
+
+    /// Orders that ended by being cancelled after the printer had a ticket of them, and of which it has no cancellation: of the first
+    /// `marks_max` behind `after` of which it has something, and where the next step begins.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn cancelled_since_printed(
+        &self,
+        printer: &Name,
+        after: Option<&OrderId>,
+        marks_max: usize,
+    ) -> Result<(Vec<Projection>, Option<OrderId>), ReadError> {
+        reads::cancelled_since_printed(&self.disk, printer, after, marks_max)
     }
 
     /// At most `events_max` dead letters and held events, by seq, of those behind `after` up to and with `upto`.

@@ -177,6 +177,7 @@ impl Gateway {
             self.draft_burials(&mut draft);
             self.draft_releases(now, &mut draft);
             self.draft_commands(&mut draft);
+            self.draft_prints(&mut draft);
             self.draft_offsets(now, &mut draft);
             self.draft_counters(now, &mut draft);
         }
@@ -385,6 +386,7 @@ impl Gateway {
         let in_use = |what: &Forgettable| match what {
             Forgettable::Request(key) => self.flights.get(key).is_some(),
             Forgettable::Order(order) | Forgettable::Details(order) => self.lanes.is_busy(order),
+            Forgettable::Print(_) => false,
         };
         for key in self.sweep.take(room / 2, in_use) {
             draft.add(1, Change::Expire(key));

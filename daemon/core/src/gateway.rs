@@ -10,6 +10,7 @@ use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Old, Opened, Out
 use crate::journal::{Journal, Sent};
 use crate::open_orders::OpenOrders;
 use crate::order::{Effect, Moment, Projection};
+use crate::printed::Prints;
 use crate::random::Random;
 use crate::rebuild::Rebuild;
 use crate::release::Releases;
@@ -101,6 +102,7 @@ pub struct Gateway {
     pub(crate) kept: Kept,
     pub(crate) journal: Journal,
     pub(crate) rebuild: Rebuild,
+    pub(crate) prints: Prints,
 
     pub(crate) open: OpenOrders,
     pub(crate) downlink: Downlink,
@@ -223,6 +225,7 @@ impl Gateway {
             kept: Kept::default(),
             journal: Journal::default(),
             rebuild,
+            prints: Prints::new(),
             open,
             downlink: Downlink::default(),
             uplink,
@@ -317,6 +320,7 @@ impl Gateway {
             }
             Input::Decide { reply_to, dead, decision, by } => self.decide(now, reply_to, dead, decision, by),
             Input::Command { reply_to, by, deed } => self.command(now, reply_to, &by, deed),
+            Input::Print { reply_to, marks } => self.print(reply_to, marks),
             Input::Told { upto, at } => {
                 self.told = Some(upto);
                 if let (Some(at), Ok(place)) = (at, i64::try_from(upto.0)) {

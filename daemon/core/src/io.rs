@@ -5,6 +5,7 @@ use crate::event::OrderEvent;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ProducerId, ReplyTo, RequestKey, Seq, SessionId};
 use crate::journal::{Command, Deed, Mark};
 use crate::order::Projection;
+use crate::printed::{PrintKey, Printed};
 use crate::rebuild::Recall;
 use crate::request::{Answer, Request};
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,13 @@ pub enum Input {
         by: String,
         /// What it is.
         deed: Deed,
+    },
+    /// What printers have of orders is to be written down; answered by [`Output::Decided`].
+    Print {
+        /// Whom to answer.
+        reply_to: ReplyTo,
+        /// At most [`crate::printed::MARKS_MAX`].
+        marks: Vec<(PrintKey, Printed)>,
     },
     /// The dead letter topic has all that is kept up to there. Told once at the start if there is such a topic: what it does not have is
     /// not decided about.
@@ -354,6 +362,8 @@ pub enum Change {
     Journal(Mark),
     /// Journal what a person did.
     Command(Command),
+    /// What a printer has of an order.
+    Print(PrintKey, Printed),
     /// Keep an event that Kafka can never take.
     DeadLetter(Seq, DeadLetter),
     /// Keep an event behind its key's dead letter.
@@ -382,6 +392,8 @@ pub enum Forgettable {
     Order(OrderId),
     /// What a customer ordered and who that was, of an order that left the board, after `store.forget_orders_hours`.
     Details(OrderId),
+    /// What a printer has of an order whose details are forgotten.
+    Print(PrintKey),
 }
 
 /// The running times at or before which something was last changed that is to be forgotten now. `None`: nothing is so old.

@@ -5,6 +5,7 @@
 
 use crate::ids::OrderId;
 use crate::io::Forgettable;
+use crate::printed::PrintKey;
 use std::collections::BTreeSet;
 
 /// How often a piece is looked at, and how many keys a piece has.
@@ -73,9 +74,10 @@ impl Sweep {
         let changed = &self.changed;
         let stands = |what: &Forgettable| match what {
             Forgettable::Request(_) => !in_use(what),
-            Forgettable::Order(order) | Forgettable::Details(order) => {
+            Forgettable::Order(order) | Forgettable::Details(order) | Forgettable::Print(PrintKey { order: Some(order), .. }) => {
                 changed.len() < CHANGED_MAX && !changed.contains(order) && !in_use(what)
             }
+            Forgettable::Print(PrintKey { order: None, .. }) => false,
         };
         self.expired.retain(stands);
         self.expired.drain(..self.expired.len().min(keys_max)).collect()

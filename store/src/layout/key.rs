@@ -4,6 +4,7 @@ use super::damaged;
 use crate::error::ReadError;
 use gateway::ids::{Epoch, Name, OrderId, RequestId, RequestKey, Seq, SessionId};
 use gateway::io::{Forgettable, PartitionName};
+use gateway::printed::PrintKey;
 
 const IDENTITY: u8 = b'A';
 const PROBE: u8 = b'B';
@@ -16,6 +17,7 @@ const DELIVERED: u8 = b'J';
 const COMMAND: u8 = b'K';
 const LOST: u8 = b'L';
 const IMPORTED: u8 = b'M';
+const PRINTED: u8 = b'N';
 const PROGRESS: u8 = b'P';
 const QUEUE: u8 = b'Q';
 const REQUEST: u8 = b'R';
@@ -142,10 +144,14 @@ pub(crate) fn open_order(order: &OrderId) -> Vec<u8> {
 pub(crate) fn closed_order(order: &OrderId) -> Vec<u8> {
     named(CLOSED_ORDER, order.as_str())
 }
+pub(crate) fn printed(key: &PrintKey) -> Vec<u8> {
+    of_terminal(PRINTED, &key.printer, key.order.as_ref().map_or(&[], |order| order.as_str().as_bytes()))
+}
 pub(crate) fn forgettable(what: &Forgettable) -> Vec<u8> {
     match what {
         Forgettable::Request(request) => self::request(request),
         Forgettable::Order(order) | Forgettable::Details(order) => closed_order(order),
+        Forgettable::Print(key) => printed(key),
     }
 }
 
@@ -185,6 +191,12 @@ pub(crate) fn all_requests() -> Range {
 pub(crate) fn sessions_of(terminal: &Name) -> Range {
     Range::under(of_terminal(SESSION, terminal, &[]))
 }
+pub(crate) fn all_printed() -> Range {
+    Range::of(PRINTED)
+}
+pub(crate) fn printed_by(printer: &Name) -> Range {
+    Range::under(of_terminal(PRINTED, printer, &[]))
+}
 pub(crate) fn all_offsets() -> Range {
     Range::of(OFFSET)
 }
@@ -209,6 +221,7 @@ pub(crate) enum Kind {
     Command(u64),
     Lost(Seq),
     Imported(Epoch, Seq),
+    Printed(PrintKey),
     Progress,
     Queued(Seq),
     Request(RequestKey),
@@ -244,6 +257,11 @@ impl Kind {
             IMPORTED => {
                 let (epoch, first) = two_numbers(rest)?;
                 Kind::Imported(Epoch(epoch), Seq(first))
+            }
+            PRINTED => {
+                let (printer, order) = terminal_and_rest(rest)?;
+                let order = if order.is_empty() { None } else { Some(text(order)?.parse().ok()?) };
+                Kind::Printed(PrintKey { printer, order })
             }
             QUEUE => Kind::Queued(Seq(number(rest)?)),
             REQUEST => {

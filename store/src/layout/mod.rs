@@ -17,6 +17,7 @@
 //! K ordinal:8                                postcard Command: what a person did
 //! L first:8                                  last:8: these seqs were lost with a damaged store; the outbox has a gap there
 //! M epoch:8 first:8                          last:8: these seqs were imported
+//! N printer 00 order                         postcard Printed: what a printer has of an order; without one: the printer is known
 //! P                                          progress:8: all at or below it is accounted for
 //! Q seq:8                                    sum:8 weight:4 postcard OrderEvent: the outbox; at or below the progress, the journal
 //! R terminal 00 request                      postcard Remembered

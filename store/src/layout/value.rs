@@ -7,6 +7,7 @@ use gateway::ids::{Epoch, Name, Seq, Ticket};
 use gateway::io::{Counters, DeadLetter, Remembered};
 use gateway::journal::{Command, Mark, Sent};
 use gateway::order::{Payment, Projection, Status};
+use gateway::printed::Printed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,12 @@ pub(crate) fn created_at_ms(key: &[u8], value: &[u8]) -> Result<i64, ReadError> 
     type Before<'v> = (&'v str, Status, Payment, Option<Ticket>, [Text<'v>; 7]);
     let (_, created_at_ms) = postcard::take_from_bytes::<(Before<'_>, i64)>(body(key, value)?).map_err(|e| damaged(key, e.to_string()))?.0;
     Ok(created_at_ms)
+}
+pub(crate) fn encode_printed(printed: &Printed) -> Vec<u8> {
+    encode(&[], printed)
+}
+pub(crate) fn printed(key: &[u8], value: &[u8]) -> Result<Printed, ReadError> {
+    decode(key, body(key, value)?)
 }
 pub(crate) fn encode_counters(counters: &Counters) -> Vec<u8> {
     encode(&[], counters)

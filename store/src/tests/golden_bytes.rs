@@ -6,6 +6,7 @@ use gateway::event::Clock;
 use gateway::ids::{Epoch, Seq, SessionId};
 use gateway::journal::{Command, Deed, Mark, Sent};
 use gateway::order::{Alarm, Payment, Source, Status};
+use gateway::printed::{Paper, PrintKey, Printed};
 use gateway::request::EventType;
 
 fn hex(bytes: &[u8]) -> String {
@@ -148,4 +149,21 @@ fn acknowledgements() {
     let deed = Deed::Acknowledge { order: order_id("o-1") };
     let bytes = value::encode_command(&Command { at_ms: 1_704_110_400_000, run_ms: 5_000, by: "anna".into(), deed });
     assert_eq!(hex(&bytes), "018088a9ce9863882704616e6e6103036f2d31");
+}
+
+#[test]
+fn what_a_printer_has() {
+    let of = |order: Option<&str>| PrintKey { printer: "bar".parse().unwrap(), order: order.map(order_id) };
+    assert_eq!(key::printed(&of(Some("o-1"))), b"Nbar\0o-1");
+    assert_eq!(key::printed(&of(None)), b"Nbar\0");
+    let lines = projection("o-1", true).lines;
+    let printed = Printed {
+        sure: Some(Paper { cancelled: false, lines: lines.clone(), lines_omitted: 3 }),
+        perhaps: Some(Paper { cancelled: true, lines: vec![], lines_omitted: 0 }),
+    };
+    let bytes = value::encode_printed(&printed);
+    let pinned = "0101000108666f6f642d3030311050697a7a61204d61726768657269746102010c6578747261206368656573650977656c6c20646f6e6501046d696c6b046f76656e000301010000";
+    assert_eq!(hex(&bytes), pinned);
+    assert_eq!(value::printed(&key::printed(&of(Some("o-1"))), &bytes).unwrap(), printed);
+    assert_eq!(hex(&value::encode_printed(&Printed::default())), "010000");
 }

@@ -5,6 +5,7 @@ use crate::layout::{Kind, QueuedHead, key, value};
 use gateway::ids::{Epoch, Name, OrderId, RequestKey, Seq, SessionId};
 use gateway::io::PartitionName;
 use gateway::order::Projection;
+use gateway::printed::PrintKey;
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = Name> {
@@ -37,6 +38,10 @@ fn kinds() -> impl Strategy<Value = (Vec<u8>, Kind)> {
         (names(), any::<u64>()).prop_map(|(t, s)| (key::session(&t, SessionId(s)), Kind::Session(t, SessionId(s)))),
         partitions.prop_map(|p| (key::offset(&p), Kind::Offset(p))),
         orders().prop_map(|o| (key::open_order(&o), Kind::OpenOrder(o))),
+        (names(), prop::option::of(orders())).prop_map(|(printer, order)| {
+            let key = PrintKey { printer, order };
+            (key::printed(&key), Kind::Printed(key))
+        }),
         orders().prop_map(|o| (key::closed_order(&o), Kind::ClosedOrder(o))),
     ]
 }

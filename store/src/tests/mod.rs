@@ -5,6 +5,7 @@ mod journal;
 mod layout;
 mod memory;
 mod offline;
+mod printed;
 mod rescue;
 mod samples;
 mod sled;

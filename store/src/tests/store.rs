@@ -459,7 +459,7 @@ impl Model {
                 }
             }
             Change::Counters(_) | Change::Session(..) | Change::Epoch(_) | Change::FormerEpoch(_) => {}
-            Change::Journal(_) | Change::Command(_) => {}
+            Change::Journal(_) | Change::Command(_) | Change::Print(..) | Change::Expire(Forgettable::Print(_)) => {}
         }
     }
 

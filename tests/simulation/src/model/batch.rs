@@ -110,6 +110,7 @@ impl Model {
                 ensure!(gave && command.by == "somebody", "{command:?} is journalled, and nobody gave it");
                 Ok(())
             }
+            Change::Print(key, _) => Err(Violation(format!("{key:?} is written down, and nobody printed"))),
             Change::DeadLetter(seq, letter) => {
                 ensure!(self.is_stored(*seq, &letter.event), "dead letter {seq} was never stored");
                 Ok(())
@@ -160,10 +161,12 @@ impl Model {
                 ensure!(!in_batch && !order.is_some_and(|o| o.open), "{id} is forgotten though it is in use");
                 order.map(|order| order.changed_run_ms)
             }
+            Forgettable::Print(_) => None,
         };
         let after_ms = match what {
             Forgettable::Request(_) | Forgettable::Order(_) => self.settings.remember_ms,
             Forgettable::Details(_) => self.settings.forget_details_ms,
+            Forgettable::Print(_) => 0,
         };
         let old = changed.is_none_or(|changed| changed + after_ms <= self.run_ms(now));
         ensure!(old, "{what:?} is forgotten too early");

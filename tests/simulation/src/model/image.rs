@@ -70,7 +70,7 @@ impl Image {
                 self.progress = self.progress.max(*upto);
                 self.queued.retain(|seq, _| seq > upto);
             }
-            Change::Journal(_) | Change::Command(_) => {}
+            Change::Journal(_) | Change::Command(_) | Change::Print(..) | Change::Expire(Forgettable::Print(_)) => {}
             Change::DeadLetter(seq, letter) => drop(self.dead.insert(*seq, letter.clone())),
             Change::Hold(seq, dead, event) => drop(self.held.insert((*dead, *seq), Arc::clone(event))),
             Change::Release(seq) => {
@@ -165,6 +165,7 @@ impl Image {
                         image.orders.insert(id, Arc::new(found));
                     }
                 }
+                Forgettable::Print(_) => {}
             }
         }
         for (seq, _) in opened.dead.iter().chain(&opened.releasing) {

@@ -312,6 +312,7 @@ impl Model {
                         Forgettable::Request(key) => {
                             self.forgotten_requests.extend(self.image.requests.get(key).map(|first| (key.clone(), first.clone())));
                         }
+                        Forgettable::Print(_) => {}
                     }
                 }
                 Change::DeadLetter(..) | Change::Hold(..) => self.counts.buried += 1,
