@@ -10,6 +10,7 @@ pub mod journal;
 #[cfg(feature = "packaging")]
 pub mod packaging;
 pub mod store;
+pub mod terminal;
 
 use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
 use anyhow::Context;
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 /// What `check` and a config that is wrong end with; clap's own for a command line that is wrong.
 pub const EXIT_WRONG: u8 = 2;
+/// Where systemd/mosquitto/dumbwaiter.conf has the password file.
+const MOSQUITTO_PASSWORDS: &str = "/etc/mosquitto/dumbwaiter.passwd";
 
 /// Carries orders from a restaurant's terminals to Kafka and back, across power cuts and outages.
 #[derive(Debug, Parser)]
@@ -72,7 +75,7 @@ pub enum Command {
     /// Look into the store of a daemon that does not run
     #[command(subcommand)]
     Store(StoreCommand),
-    /// A terminal to try things with
+    /// Let terminals in, or be one to try things with
     Terminal(TerminalArgs),
     /// Write the man pages and the shells' completions of a package
     #[cfg(feature = "packaging")]
@@ -297,6 +300,53 @@ pub enum TerminalLine {
         /// http://127.0.0.1:8080
         url: HttpUrl,
     },
+    /// Give a terminal of the house its token, its password and its port, and print what to type into it
+    Add(AddArgs),
+    /// Take from a terminal of the house what add gave it
+    Remove(ChangeArgs),
+    /// Give a terminal of the house another token and another password
+    Rotate(ChangeArgs),
+}
+
+/// `terminal add`.
+#[derive(Debug, Clone, Args)]
+pub struct AddArgs {
+    /// Its name in the house
+    #[arg(value_name = "NAME")]
+    pub terminal: Name,
+    /// A token for HTTP
+    #[arg(long)]
+    pub http: bool,
+    /// A user of the MQTT broker, by mosquitto's password file
+    #[arg(long)]
+    pub mqtt: bool,
+    /// A serial port: the device by its stable name, /dev/serial/by-path/…
+    #[arg(long, value_name = "PATH")]
+    pub serial: Option<PathBuf>,
+    /// Bits per second of the port
+    #[arg(long, default_value_t = 115_200, requires = "serial")]
+    pub baud: u32,
+    /// binary or json, on the port
+    #[arg(long, default_value = "binary", value_parser = framing, requires = "serial")]
+    pub framing: Framing,
+    /// mosquitto's password file
+    #[arg(long, value_name = "FILE", default_value = MOSQUITTO_PASSWORDS)]
+    pub passwords: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `terminal remove` and `terminal rotate`.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    /// Its name in the house
+    #[arg(value_name = "NAME")]
+    pub terminal: Name,
+    /// mosquitto's password file
+    #[arg(long, value_name = "FILE", default_value = MOSQUITTO_PASSWORDS)]
+    pub passwords: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// `http://host[:port]`, without a path.
@@ -390,6 +440,10 @@ mod tests {
             "store import --data-dir /tmp/x",
             "terminal serial /dev/ttyUSB0 --count 5 --framing json",
             "terminal mqtt mqtt://127.0.0.1 --gateway store-042 --count 5 --rate 2.5 --name till-1 --terminals 64",
+            "terminal add kiosk-3 --http --mqtt --passwords /tmp/p --config x.toml",
+            "terminal add till-1 --serial /dev/ttyUSB0 --baud 9600 --framing json",
+            "terminal rotate kiosk-3",
+            "terminal remove kiosk-3 --json",
             "terminal --name till-1 http http://127.0.0.1:8080 --count 5",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -413,6 +467,9 @@ mod tests {
             "terminal mqtt mqtt://h",
             "terminal http http://h --rate 0",
             "terminal http http://h --name a/b",
+            "terminal add",
+            "terminal add a/b --http",
+            "terminal add till-1 --http --baud 9600",
             "status --url http://h/path",
             "status --url http://user:hush@h",
         ] {

@@ -14,6 +14,7 @@
 mod changes;
 mod display;
 mod files;
+mod http;
 mod kafka;
 mod kafka_properties;
 mod kitchen;
@@ -27,6 +28,7 @@ mod values;
 
 pub use changes::Changes;
 pub use files::PemFile;
+pub use http::{HTTP_SUBMITS_PER_SECOND, Http, HttpAllow, HttpToken, TokenHash};
 pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use kitchen::Kitchen;
 pub use problem::Problems;
@@ -41,7 +43,7 @@ use gateway::settings::{self, Limits, Settings};
 use jiff::{civil, tz::TimeZone};
 use section::{At, Section};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use store::journal::Keep;
 
@@ -49,11 +51,6 @@ use store::journal::Keep;
 pub const DEFAULT_PATH: &str = "/etc/dumbwaiter/dumbwaiter.toml";
 /// Most serial ports.
 pub const SERIAL_PORTS_MAX: usize = 64;
-/// Requests a second that one terminal may submit over HTTP unless configured: more than a disk with 5 ms a sync lets one connection submit.
-pub const HTTP_SUBMITS_PER_SECOND: u32 = 500;
-/// Most addresses that HTTP admits by `[[http.allow]]`.
-pub const HTTP_ALLOWED_MAX: usize = 256;
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const MIB: ByteSize = ByteSize(1 << 20);
 const GIB: ByteSize = ByteSize(1 << 30);
 const TIB: ByteSize = ByteSize(1 << 40);
@@ -133,31 +130,6 @@ pub struct StoreSection {
     pub new_card_minutes: u64,
     /// From how many hours ago a new store reads its events back.
     pub new_card_hours: u64,
-}
-
-/// `[http]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
-    /// Where the server listens. Off loopback only with `insecure`.
-    pub listen: SocketAddr,
-    /// Who set the config knows that the listener is plain and off loopback.
-    #[allow(dead_code, reason = "reading it is what it is for: without it a listener off loopback is refused")]
-    pub insecure: bool,
-    /// Names by which browsers may call the server, beside `localhost` and its addresses.
-    pub hosts: Vec<String>,
-    /// Requests a second that one terminal may submit.
-    pub submits_per_second: u32,
-    /// `[[http.allow]]`: at most [`HTTP_ALLOWED_MAX`].
-    pub allow: Vec<HttpAllow>,
-}
-
-/// `[[http.allow]]`: an address from which a terminal may submit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpAllow {
-    /// The address.
-    pub from: IpAddr,
-    /// The terminal that it may be.
-    pub terminal: Name,
 }
 
 /// `[mqtt]`.
@@ -283,14 +255,14 @@ impl StoreSection {
 pub fn listen_of(path: &Path, environment: &Environment) -> SocketAddr {
     let tree = tree::gather(path, &environment.variables, &mut vec![]);
     let sink = section::Sink::default();
-    Section::root(tree, &sink).section_or_empty("http").or("listen", DEFAULT_LISTEN)
+    Section::root(tree, &sink).section_or_empty("http").or("listen", http::DEFAULT_LISTEN)
 }
 
 /// `None` only after a problem was noted.
 fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let gateway = read_gateway(root.section_or_empty("gateway"));
     let store = read_store(root.section_or_empty("store"), context);
-    let (http, http_terminals) = read_http(root.section_or_empty("http"));
+    let (http, http_terminals) = http::read(root.section_or_empty("http"));
     let (dialect, board, strict_orders) = read_rules(&mut root);
     let kitchen = kitchen::read(root.section_or_empty("kitchen"));
     let language = display::read(root.section_or_empty("display"));
@@ -367,47 +339,6 @@ fn read_store(mut section: Section<'_>, context: &Context<'_>) -> StoreSection {
         new_card_minutes,
         new_card_hours,
     }
-}
-
-fn read_http(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
-    let listen = section.get::<SocketAddr>("listen");
-    let insecure = section.or("insecure", false);
-    if let Some(At { origin, value }) = &listen
-        && !value.ip().is_loopback()
-        && !insecure
-    {
-        section.problem(
-            origin,
-            "listen",
-            format!("{value} can be reached from outside and is not encrypted; listen on 127.0.0.1, or accept it with insecure = true"),
-        );
-    }
-    let submits_per_second = section.within("submits_per_second", HTTP_SUBMITS_PER_SECOND, 1..=10_000);
-    let hosts = section.get::<Vec<String>>("hosts");
-    let is_name = |host: &String| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    if let Some(At { origin, value }) = &hosts
-        && let Some(wrong) = value.iter().find(|host| !is_name(host))
-    {
-        section.problem(origin, "hosts", format!("'{wrong}' is no host name; write it without scheme and port, board.local"));
-    }
-    let mut allow = vec![];
-    let mut terminals = vec![];
-    for mut entry in section.sections("allow") {
-        let from = entry.required::<IpAddr>("from", "give the address, from = \"10.0.4.21\"");
-        let terminal = entry.required::<Name>("terminal", "name the terminal at this address");
-        let origin = entry.origin().clone();
-        entry.finish();
-        let (Some(from), Some(terminal)) = (from, terminal) else { continue };
-        if allow.len() == HTTP_ALLOWED_MAX {
-            section.problem(&origin, "allow", format!("stands more than {HTTP_ALLOWED_MAX} times; remove some"));
-            break;
-        }
-        allow.push(HttpAllow { from: from.value, terminal: terminal.value.clone() });
-        terminals.push(terminal);
-    }
-    section.finish();
-    let listen = listen.map_or(DEFAULT_LISTEN, |at| at.value);
-    (Http { listen, insecure, submits_per_second, hosts: hosts.map(|at| at.value).unwrap_or_default(), allow }, terminals)
 }
 
 fn read_serial(root: &mut Section<'_>, http_terminals: &[At<Name>]) -> Vec<SerialPort> {

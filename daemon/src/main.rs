@@ -22,9 +22,10 @@ mod supervise;
 mod telling;
 mod terminal;
 mod unheard;
+mod whole_file;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, TerminalLine};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -69,6 +70,12 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "demo")]
         Command::Centre(args) => cli::centre::run(&args).await?,
         Command::Terminal(args) => {
+            match &args.line {
+                TerminalLine::Add(add) => return cli::terminal::add(add, args.json),
+                TerminalLine::Remove(change) => return cli::terminal::remove(change, args.json),
+                TerminalLine::Rotate(change) => return cli::terminal::rotate(change, args.json),
+                TerminalLine::Serial { .. } | TerminalLine::Mqtt { .. } | TerminalLine::Http { .. } => {}
+            }
             let report = terminal::run(&args).await?;
             if args.json {
                 println!("{}", report.to_json());

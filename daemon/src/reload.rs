@@ -8,7 +8,7 @@
 use crate::attention::{Attention, Subject};
 use crate::config::{Changes, Config, Environment};
 use crate::handle::Handle;
-use crate::ingress::mqtt;
+use crate::ingress::{http, mqtt};
 use crate::kafka;
 use crate::logging;
 use crate::metrics::{ByReason, Metrics};
@@ -34,6 +34,8 @@ pub struct Reload {
     pub gate: kafka::Gate,
     /// How the MQTT broker is reached, if there is one.
     pub mqtt: Option<watch::Sender<mqtt::Access>>,
+    /// Who may come in by HTTP.
+    pub keys: http::KeyRing,
     /// The level of the log.
     pub log_level: logging::Threshold,
     /// Where the outcome is told.
@@ -114,6 +116,7 @@ impl Reload {
         if let Some(connection) = &connection {
             self.renewals.iter().for_each(|renewal| renewal.put(connection.clone()));
         }
+        self.keys.configure(&merged.http);
         // In an outage that lasts, whoever reloads wants the line to be tried.
         self.gate.hurry();
         self.handle.configure(merged.settings(), connection.is_some() || self.gate.is_shut()).await;

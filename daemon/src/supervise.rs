@@ -96,13 +96,13 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
 
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
-    let mqtt = tasks.spawn_ingress(&config, (listener, damaged), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
+    let (mqtt, keys) = tasks.spawn_ingress(&config, (listener, damaged), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
     let (running, config) = watch::channel(Arc::new(config));
     tasks.spawn("certificates", certificates::watch(config, metrics.clone(), attention.clone(), stop_ingress.clone().cancelled_owned()));
-    let reload = Reload { path, running, handle, renewals, gate, mqtt, log_level, attention, metrics };
+    let reload = Reload { path, running, handle, renewals, gate, mqtt, keys, log_level, attention, metrics };
     tasks.spawn("reload", reload.run(reload_signal, stop_ingress.clone().cancelled_owned()));
     tell_systemd(&[NotifyState::Ready]);
 
@@ -294,7 +294,7 @@ impl Tasks {
         (metrics, attention): (&Metrics, &Attention),
         epoch: Epoch,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Option<watch::Sender<ingress::mqtt::Access>>> {
+    ) -> anyhow::Result<(Option<watch::Sender<ingress::mqtt::Access>>, ingress::http::KeyRing)> {
         let metrics_text = {
             let metrics = metrics.clone();
             Arc::new(move || metrics.encode())
@@ -304,6 +304,7 @@ impl Tasks {
         let settings = ingress::http::Settings::new(&config.http, config.kitchen, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
         let settings = ingress::http::Settings { damaged, attention: attention.clone(), language: config.language, ..settings };
         settings.usage.show(metrics, &settings.limits);
+        let keys = settings.keys.clone();
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {
             if let Err(error) = http.await {
@@ -319,7 +320,7 @@ impl Tasks {
             settings.figures.report_to(metrics, &config.serial);
             self.spawn("serial", ingress::serial::run(settings, handle.clone(), stop.clone().cancelled_owned()));
         }
-        Ok(renew_mqtt)
+        Ok((renew_mqtt, keys))
     }
 
     fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {

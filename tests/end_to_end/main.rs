@@ -8,5 +8,6 @@ mod house;
 mod kafka;
 mod privacy;
 mod reload;
+mod terminals;
 #[cfg(feature = "demo")]
 mod trip;

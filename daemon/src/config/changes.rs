@@ -59,12 +59,13 @@ impl Changes {
         changes.stays("store.new_card_minutes", &running.store.new_card_minutes, new_card_minutes);
         changes.stays("store.new_card_hours", &running.store.new_card_hours, new_card_hours);
 
-        let Http { listen, insecure, hosts, submits_per_second, allow } = http;
+        let Http { listen, insecure, hosts, submits_per_second, allow, tokens } = http;
         changes.stays("http.listen", &running.http.listen, listen);
         changes.stays("http.insecure", &running.http.insecure, insecure);
         changes.stays("http.hosts", &running.http.hosts, hosts);
         changes.stays("http.submits_per_second", &running.http.submits_per_second, submits_per_second);
-        changes.stays("http.allow", &running.http.allow, allow);
+        changes.live("http.allow", &running.http.allow, allow);
+        changes.live("http.token", &running.http.tokens, tokens);
 
         match (&running.mqtt, &mut *mqtt) {
             (Some(running), Some(mqtt)) => changes.of_mqtt(running, mqtt),

@@ -1,5 +1,6 @@
 //! Values that cannot be wrong once they exist.
 
+use super::http::TokenHash;
 use super::section::{FromNode, from_text};
 use super::tree::{Node, Value};
 use gateway::dialect::{Dialect, Partitioner};
@@ -334,7 +335,7 @@ macro_rules! from_text {
         })+
     };
 }
-from_text!(Name, Broker, MqttUrl, TopicName);
+from_text!(Name, Broker, MqttUrl, TopicName, TokenHash);
 
 impl FromNode for std::net::SocketAddr {
     fn from_node(node: Node) -> Result<Self, String> {

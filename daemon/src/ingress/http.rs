@@ -16,6 +16,7 @@ mod connection;
 mod dead_letters;
 mod guard;
 mod journal;
+mod keys;
 mod language;
 mod rate;
 mod reads;
@@ -27,15 +28,18 @@ mod submit;
 mod tests;
 mod usage;
 
+pub use keys::{KeyRing, hash};
 pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
-use crate::config::{self, HttpAllow};
+use crate::config;
 use crate::display::{BoardText, Language, Streams};
 use crate::handle::Handle;
 use crate::ingress::mqtt;
 use anyhow::Context;
+use gateway::ids::Name;
 use rate::Rates;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -73,10 +77,17 @@ pub const STREAMS_MAX: usize = 64;
 pub const SUBMITS_BURST_SECONDS: u32 = 2;
 /// Terminals whose rate is watched at once.
 pub const TERMINALS_MAX: usize = 512;
+/// So many wrong tokens an address may show at once, one more after each [`WRONG_TOKEN_INTERVAL`].
+pub const WRONG_TOKENS_BURST: u32 = 20;
+/// After so long an address may show one more wrong token.
+pub const WRONG_TOKEN_INTERVAL: Duration = Duration::from_secs(3);
+/// Addresses whose wrong tokens are counted at once; beyond it a wrong token of any other is refused as one too many.
+pub const WRONG_ADDRESSES_MAX: usize = 256;
 /// Orders in one list.
 pub const ORDERS_MAX: usize = 500;
 /// Bytes of JSON of the orders in one list.
 pub const ORDERS_BYTES_MAX: usize = 256 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The bounds that tests make smaller. Each is explained at its constant.
 #[derive(Debug, Clone)]
@@ -115,8 +126,8 @@ impl Default for Limits {
 /// What the config decides.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// `[[http.allow]]`: addresses that may do what a process on this computer may, each under its terminal's name.
-    pub allow: Vec<HttpAllow>,
+    /// Who may come in from another computer.
+    pub keys: KeyRing,
     /// Names by which clients may call this server, beside `localhost` and the address that they reached.
     pub hosts: Vec<String>,
     /// How the line to the MQTT broker is; `None` without one.
@@ -140,7 +151,9 @@ impl Settings {
     pub fn new(section: &config::Http, kitchen: config::Kitchen, mqtt: Option<Arc<mqtt::Figures>>) -> Settings {
         let submits_per_second = section.submits_per_second;
         let limits = Limits { submits_per_second, submits_burst: submits_per_second * SUBMITS_BURST_SECONDS, ..Limits::default() };
-        Settings { allow: section.allow.clone(), hosts: section.hosts.clone(), kitchen, mqtt, limits, ..Settings::default() }
+        let settings = Settings { hosts: section.hosts.clone(), kitchen, mqtt, limits, ..Settings::default() };
+        settings.keys.configure(section);
+        settings
     }
 }
 
@@ -152,7 +165,8 @@ struct App {
     handle: Handle,
     settings: Settings,
     metrics_text: MetricsText,
-    rates: Mutex<Rates>,
+    rates: Mutex<Rates<Name>>,
+    strikes: Mutex<Rates<IpAddr>>,
     /// The customers' board: numbers and statuses only.
     public_board: Arc<BoardText>,
     /// The board with order ids.
@@ -175,7 +189,8 @@ pub async fn serve(
     let address = listener.local_addr().context("the HTTP listener has no address")?;
     let (stop, stopped) = watch::channel(false);
     let app = Arc::new(App {
-        rates: Mutex::new(Rates::new(settings.limits.submits_per_second, settings.limits.submits_burst, TERMINALS_MAX)),
+        rates: Mutex::new(Rates::new(SECOND / settings.limits.submits_per_second.max(1), settings.limits.submits_burst, TERMINALS_MAX)),
+        strikes: Mutex::new(Rates::new(WRONG_TOKEN_INTERVAL, WRONG_TOKENS_BURST, WRONG_ADDRESSES_MAX)),
         public_board: Arc::new(BoardText::public()),
         house_board: Arc::new(BoardText::house()),
         public_streams: Streams::new(settings.limits.streams, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),

@@ -53,6 +53,7 @@ pub async fn run(args: &TerminalArgs) -> anyhow::Result<Report> {
             anyhow::ensure!(args.terminals == 1, "--terminals: a serial line has one");
             Target::Serial { path: path.clone(), baud: *baud, framing: *framing }
         }
+        TerminalLine::Add(_) | TerminalLine::Remove(_) | TerminalLine::Rotate(_) => anyhow::bail!("that is no line to try things on"),
     };
     let (name, terminals) = (args.name.clone(), args.terminals);
     load::run(Options { target, name, terminals, count: args.count, rate: args.rate, patience: PATIENCE, quiet: args.json }).await

@@ -2,44 +2,54 @@
 
 use super::App;
 use super::connection::Peer;
+use super::keys::Keys;
 use super::reply::Reply;
-use crate::config::HttpAllow;
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use gateway::ids::Name;
-use gateway::request::Code;
-use std::sync::Arc;
+use gateway::request::{Answer, Code};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The header by which a client names its terminal.
 pub const X_TERMINAL: &str = "x-terminal";
 /// The terminal of a client on this computer that names none.
 const DEFAULT_TERMINAL: &str = "http";
+const BEARER: &[u8] = b"Bearer ";
 
-/// Who is calling, as far as the connection tells. Whatever else proves who somebody is (a token, a paired page) becomes one of
-/// these, and nothing below asks for more.
+/// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A process on this computer: it may name any terminal.
     Local,
-    /// An address of `[[http.allow]]`, which speaks for these terminals and no other; for the first unless it says which.
+    /// A token, or an address of `[[http.allow]]`. It speaks for these terminals and no other; for the first unless it says which.
     Terminals(Vec<Name>),
     /// Anybody else: sees the customers' board and /health.
     Stranger,
 }
 
+/// An `Authorization` that nobody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongToken;
+
 impl Caller {
-    /// The config's word on an address goes before its being this computer.
-    pub fn of(peer: Peer, allow: &[HttpAllow]) -> Caller {
-        let admitted = allow.iter().filter(|entry| entry.from.to_canonical() == peer.remote);
-        let terminals: Vec<Name> = admitted.map(|entry| entry.terminal.clone()).collect();
-        match terminals.is_empty() {
+    /// Who shows a token is whose it is. Then the config's word on an address goes before its being this computer.
+    pub fn of(peer: Peer, headers: &HeaderMap, keys: &Keys) -> Result<Caller, WrongToken> {
+        if headers.contains_key(AUTHORIZATION) {
+            let terminal = bearer(headers).and_then(|token| keys.of_token(token)).ok_or(WrongToken)?;
+            return Ok(Caller::Terminals(vec![terminal.clone()]));
+        }
+        let terminals = keys.of_address(peer.remote);
+        Ok(match terminals.is_empty() {
             false => Caller::Terminals(terminals),
             true if peer.remote.is_loopback() => Caller::Local,
             true => Caller::Stranger,
-        }
+        })
     }
 
     /// The terminal that a request is from.
@@ -53,11 +63,22 @@ impl Caller {
             Caller::Local => Ok(claimed.unwrap_or_else(|| DEFAULT_TERMINAL.parse().expect("a word of four letters is a name"))),
             Caller::Terminals(own) => match claimed.or_else(|| own.first().cloned()) {
                 Some(name) if own.contains(&name) => Ok(name),
-                Some(name) => Err(forbidden(format!("this address may not speak for the terminal {name}"))),
+                Some(name) => {
+                    let whose = own.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+                    Err(forbidden(format!("who calls may speak for {whose}, and not for the terminal {name}")))
+                }
                 None => Err(stranger()),
             },
         }
     }
+}
+
+/// The one token of `Authorization: Bearer …` (RFC 6750).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, more) = (values.next()?.as_bytes(), values.next());
+    let (scheme, token) = value.split_at_checked(BEARER.len())?;
+    (more.is_none() && scheme.eq_ignore_ascii_case(BEARER)).then(|| token.trim_ascii())
 }
 
 fn claimed_terminal(headers: &HeaderMap) -> Result<Option<Name>, Reply> {
@@ -76,30 +97,78 @@ fn forbidden(message: String) -> Reply {
 }
 
 fn stranger() -> Reply {
-    let message = "this address is not admitted: see [[http.allow]] in the gateway's config";
+    let message = "send the token of a terminal (dumbwaiter terminal add), or have this address admitted ([[http.allow]])";
     Reply::refused(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
 }
 
-/// Lets only those in who belong to the house; handlers find the [`Caller`] among the request's extensions.
-pub async fn house_only(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
-    mut request: Request,
-    next: Next,
-) -> Response<axum::body::Body> {
-    let caller = Caller::of(peer, &app.settings.allow);
-    if caller == Caller::Stranger {
-        let reply = stranger();
-        reply.count(&app.settings.usage);
-        return reply.into_response();
-    }
+/// Finds out who calls; handlers find the [`Caller`] among the request's extensions.
+///
+/// # Errors
+/// 401 for a token that nobody has, and 429 for an address that shows too many of them.
+fn identify(app: &App, peer: Peer, headers: &HeaderMap) -> Result<Caller, Reply> {
+    Caller::of(peer, headers, &app.settings.keys.now()).map_err(|WrongToken| {
+        let mut strikes = app.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = strikes.take(&peer.remote, Instant::now());
+        app.settings.usage.wrong_tokens.used.set(strikes.len());
+        match taken {
+            Ok(()) => Reply::refused(
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                "no terminal has this token: dumbwaiter terminal rotate gives a new one",
+            ),
+            Err(wait) => {
+                app.settings.usage.wrong_tokens.refused.increment();
+                let message = "too many wrong tokens from this address";
+                Reply::of(Answer::rejected(None, Code::Busy, message, Some(wait_ms(wait))))
+            }
+        }
+    })
+}
+
+/// Rounded up: a fraction of a millisecond still is one.
+pub fn wait_ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// Tells the handler who calls. A key that opens nothing is as good as none where none is needed.
+pub async fn anybody(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response<Body> {
+    let caller = Caller::of(peer, request.headers(), &app.settings.keys.now()).unwrap_or(Caller::Stranger);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
+/// Lets only those in who belong to the house.
+pub async fn house_only(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response<Body> {
+    let identified = identify(&app, peer, request.headers()).and_then(|caller| match caller {
+        Caller::Stranger => Err(stranger()),
+        caller => Ok(caller),
+    });
+    match identified {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(reply) => {
+            reply.count(&app.settings.usage);
+            reply.into_response()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::keys::hash;
     use super::*;
+    use crate::config::{HttpAllow, HttpToken};
+
+    fn keys(allow: &[HttpAllow]) -> Keys {
+        let token = |terminal: &str, token: &[u8]| HttpToken { terminal: terminal.parse().unwrap(), sha256: hash(token) };
+        Keys { allow: allow.to_vec(), tokens: vec![token("till-1", b"one"), token("till-2", b"two")] }
+    }
+
+    fn caller(remote: &str, allow: &[HttpAllow]) -> Caller {
+        Caller::of(peer(remote), &HeaderMap::new(), &keys(allow)).unwrap()
+    }
 
     fn peer(remote: &str) -> Peer {
         Peer { remote: remote.parse().unwrap(), local: [10, 0, 4, 1].into() }
@@ -120,10 +189,10 @@ mod tests {
     #[test]
     fn only_this_computer_and_admitted_addresses_belong_to_the_house() {
         let allow = [allow("10.0.4.21", "kiosk-3")];
-        assert_eq!(Caller::of(peer("127.0.0.1"), &allow), Caller::Local);
-        assert_eq!(Caller::of(peer("::1"), &allow), Caller::Local);
-        assert_eq!(Caller::of(peer("10.0.4.22"), &allow), Caller::Stranger);
-        assert_eq!(Caller::of(peer("10.0.4.21"), &allow), Caller::Terminals(vec!["kiosk-3".parse().unwrap()]));
+        assert_eq!(caller("127.0.0.1", &allow), Caller::Local);
+        assert_eq!(caller("::1", &allow), Caller::Local);
+        assert_eq!(caller("10.0.4.22", &allow), Caller::Stranger);
+        assert_eq!(caller("10.0.4.21", &allow), Caller::Terminals(vec!["kiosk-3".parse().unwrap()]));
         assert_eq!(status(Caller::Stranger.terminal(&HeaderMap::new())), 401);
     }
 
@@ -142,10 +211,29 @@ mod tests {
     #[test]
     fn an_admitted_address_speaks_for_its_own_terminals_only() {
         let allow = [allow("10.0.4.21", "kiosk-3"), allow("10.0.4.21", "kiosk-4"), allow("127.0.0.1", "till-1")];
-        let kiosk = Caller::of(peer("10.0.4.21"), &allow);
+        let kiosk = caller("10.0.4.21", &allow);
         assert_eq!(kiosk.terminal(&HeaderMap::new()).unwrap().as_str(), "kiosk-3");
         assert_eq!(kiosk.terminal(&says("kiosk-4")).unwrap().as_str(), "kiosk-4");
         assert_eq!(status(kiosk.terminal(&says("till-1"))), 403);
-        assert_eq!(status(Caller::of(peer("127.0.0.1"), &allow).terminal(&says("kiosk-3"))), 403, "the config's word goes first");
+        assert_eq!(status(caller("127.0.0.1", &allow).terminal(&says("kiosk-3"))), 403, "the config's word goes first");
+    }
+
+    #[test]
+    fn a_token_is_its_terminal_wherever_it_comes_from_and_a_wrong_one_is_nobody() {
+        let allow = [allow("10.0.4.21", "kiosk-3")];
+        let shown = |remote: &str, values: &[&str]| {
+            let headers = values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
+            Caller::of(peer(remote), &headers, &keys(&allow))
+        };
+        for remote in ["127.0.0.1", "10.0.4.21", "10.0.4.22"] {
+            assert_eq!(shown(remote, &["Bearer two"]), Ok(Caller::Terminals(vec!["till-2".parse().unwrap()])), "{remote}");
+            assert_eq!(shown(remote, &["bearer  one "]), Ok(Caller::Terminals(vec!["till-1".parse().unwrap()])), "{remote}");
+            for wrong in [&["Bearer three"][..], &["Bearer "], &["Bearer"], &["one"], &["Basic b25l"], &["Bearer one", "Bearer two"]] {
+                assert_eq!(shown(remote, wrong), Err(WrongToken), "{remote} {wrong:?}");
+            }
+        }
+        let till = shown("10.0.4.22", &["Bearer one"]).unwrap();
+        assert_eq!(till.terminal(&HeaderMap::new()).unwrap().as_str(), "till-1");
+        assert_eq!(status(till.terminal(&says("till-2"))), 403);
     }
 }

@@ -1,6 +1,5 @@
 //! Accepts connections, as many as are bounded, and serves each until it ends.
 
-use super::access::Caller;
 use super::guard;
 use super::reply::Reply;
 use super::steady::Steady;
@@ -67,7 +66,8 @@ pub async fn accept(
             }
         };
         let Ok(peer) = prepare(&stream, remote) else { continue };
-        let is_stranger = Caller::of(peer, &settings.allow) == Caller::Stranger;
+        // Nothing but its address is known of it yet.
+        let is_stranger = !peer.remote.is_loopback() && settings.keys.now().of_address(peer.remote).is_empty();
         if let Some(place) = places.take(peer.remote, is_stranger) {
             let (router, stopped) = (router.clone(), stopped.clone());
             let stream = Steady::new(stream, limits.stall_time);

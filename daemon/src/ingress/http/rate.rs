@@ -1,45 +1,48 @@
-//! How many requests a second each terminal may submit.
+//! How often a terminal may submit, and an address be wrong.
 
-use gateway::ids::Name;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A token bucket for each terminal, kept as the one instant at which it will be full again (the generic cell rate algorithm of
-/// ITU-T I.371). A terminal whose bucket is full again needs no entry.
+/// A token bucket for each key, kept as the one instant at which it will be full again (the generic cell rate algorithm of
+/// ITU-T I.371). One whose bucket is full again needs no entry.
 #[derive(Debug)]
-pub struct Rates {
+pub struct Rates<K> {
     /// Time in which one token returns.
     interval: Duration,
     /// How far ahead of now a bucket's instant may lie before a token is taken.
     slack: Duration,
-    terminals_max: usize,
-    full_at: BTreeMap<Name, Instant>,
+    keys_max: usize,
+    full_at: BTreeMap<K, Instant>,
 }
 
-impl Rates {
-    /// Buckets of `burst` tokens, of which `per_second` return in a second. Zeros count as one.
-    pub fn new(per_second: u32, burst: u32, terminals_max: usize) -> Rates {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Rates { interval, slack: interval * (burst.max(1) - 1), terminals_max, full_at: BTreeMap::new() }
+impl<K: Ord + Clone> Rates<K> {
+    /// Buckets of `burst` tokens, of which one returns in each `interval`. No burst counts as one.
+    pub fn new(interval: Duration, burst: u32, keys_max: usize) -> Rates<K> {
+        Rates { interval, slack: interval * (burst.max(1) - 1), keys_max, full_at: BTreeMap::new() }
+    }
+
+    /// Keys that are watched now, or were lately.
+    pub fn len(&self) -> usize {
+        self.full_at.len()
     }
 
     /// Takes a token.
     ///
     /// # Errors
     /// The time after which there is one.
-    pub fn take(&mut self, terminal: &Name, now: Instant) -> Result<(), Duration> {
-        if !self.full_at.contains_key(terminal) && self.full_at.len() >= self.terminals_max {
+    pub fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
+        if !self.full_at.contains_key(key) && self.full_at.len() >= self.keys_max {
             self.full_at.retain(|_, full_at| *full_at > now);
-            if self.full_at.len() >= self.terminals_max {
+            if self.full_at.len() >= self.keys_max {
                 return Err(self.interval);
             }
         }
-        let full_at = self.full_at.get(terminal).map_or(now, |at| now.max(*at));
+        let full_at = self.full_at.get(key).map_or(now, |at| now.max(*at));
         let ahead = full_at - now;
         if ahead > self.slack {
             return Err(ahead - self.slack);
         }
-        self.full_at.insert(terminal.clone(), full_at + self.interval);
+        self.full_at.insert(key.clone(), full_at + self.interval);
         Ok(())
     }
 }
@@ -47,6 +50,9 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gateway::ids::Name;
+
+    const INTERVAL: Duration = Duration::from_millis(100);
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -54,8 +60,8 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_and_then_the_rate() {
-        let (mut rates, start) = (Rates::new(10, 3, 8), Instant::now());
-        let taken = |rates: &mut Rates, at: u64| rates.take(&name("till-1"), start + Duration::from_millis(at));
+        let (mut rates, start) = (Rates::new(INTERVAL, 3, 8), Instant::now());
+        let taken = |rates: &mut Rates<Name>, at: u64| rates.take(&name("till-1"), start + Duration::from_millis(at));
         for _ in 0..3 {
             assert_eq!(taken(&mut rates, 0), Ok(()));
         }
@@ -67,7 +73,7 @@ mod tests {
 
     #[test]
     fn terminals_beyond_the_bound_wait_until_another_has_paused() {
-        let (mut rates, start) = (Rates::new(10, 3, 2), Instant::now());
+        let (mut rates, start) = (Rates::new(INTERVAL, 3, 2), Instant::now());
         assert_eq!(rates.take(&name("a"), start), Ok(()));
         assert_eq!(rates.take(&name("b"), start), Ok(()));
         assert_eq!(rates.take(&name("c"), start), Err(Duration::from_millis(100)));

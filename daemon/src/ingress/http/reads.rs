@@ -1,7 +1,6 @@
 //! What is read: orders, boards, and how the gateway is.
 
 use super::access::Caller;
-use super::connection::Peer;
 use super::reply::{Reply, json};
 use super::{App, ORDERS_BYTES_MAX, ORDERS_MAX};
 use crate::config::Kitchen;
@@ -128,7 +127,11 @@ pub async fn within<T>(app: &App, read: impl Future<Output = Result<T, StoreAway
 }
 
 /// `GET /health`: always 200 while the process lives; `status` says how well.
-pub async fn health(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
+pub async fn health(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let state = app.handle.state().borrow().clone();
     let mut body = json!({
@@ -140,7 +143,7 @@ pub async fn health(State(app): State<Arc<App>>, Extension(peer): Extension<Peer
         body["mqtt"] = mqtt.word().into();
     }
     // Sentences name files, topics and brokers: nothing for the street.
-    if Caller::of(peer, &app.settings.allow) != Caller::Stranger {
+    if caller != Caller::Stranger {
         body["attention"] = app.settings.attention.sentences().into();
     }
     Ok(json(StatusCode::OK, &body))

@@ -1,6 +1,6 @@
 //! Every path of the server, in one table: the router is built from it, and a test holds `openapi.json` against it.
 
-use super::access::house_only;
+use super::access::{anybody, house_only};
 use super::guard::guard;
 use super::reply::Reply;
 use super::{App, alarms, dead_letters, journal, reads, submit};
@@ -79,7 +79,7 @@ pub fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
     for route in routes() {
         let handlers = match route.access {
-            Access::Public => route.handlers,
+            Access::Public => route.handlers.layer(from_fn_with_state(app.clone(), anybody)),
             Access::House => route.handlers.layer(from_fn_with_state(app.clone(), house_only)),
         };
         router = router.route(route.path, handlers);

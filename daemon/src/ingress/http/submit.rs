@@ -1,6 +1,6 @@
 //! `POST /api/v1/orders` and `POST /api/v1/orders/{orderId}/events`: from bytes to a submission, and from its answer to bytes.
 
-use super::access::Caller;
+use super::access::{Caller, wait_ms};
 use super::reply::{IDEMPOTENCY_KEY, Reply};
 use super::{App, OVERFLOW_BYTES_MAX, reads};
 use crate::handle::Ingress;
@@ -159,9 +159,7 @@ fn take_token(app: &App, terminal: &Name) -> Result<(), Reply> {
     let mut rates = app.rates.lock().unwrap_or_else(PoisonError::into_inner);
     rates.take(terminal, Instant::now()).map_err(|wait| {
         app.settings.usage.rate_refused.increment();
-        // A fraction of a millisecond still is one.
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        Reply::of(Answer::rejected(None, Code::Busy, "this terminal submits too fast", Some(wait_ms)))
+        Reply::of(Answer::rejected(None, Code::Busy, "this terminal submits too fast", Some(wait_ms(wait))))
     })
 }
 

@@ -1,6 +1,6 @@
 //! How full the server's bounds are, and what it refused.
 
-use super::Limits;
+use super::{Limits, WRONG_ADDRESSES_MAX};
 use crate::handle::Ingress;
 use crate::metrics::Metrics;
 use gateway::request::{Code, REQUEST_BYTES_MAX};
@@ -55,6 +55,8 @@ pub struct Usage {
     pub public_streams: Bounded,
     /// Streams of the house's board.
     pub house_streams: Bounded,
+    /// Addresses that showed a wrong token lately; refused are those that showed too many.
+    pub wrong_tokens: Bounded,
     /// Requests that were refused because their terminal sends too many (429).
     pub rate_refused: Counter,
     /// Requests whose head or body was too large (413, 414, 431).
@@ -83,6 +85,7 @@ impl Usage {
         let connections = metrics.bound("http_connections", limits.connections as u64);
         let public_streams = metrics.bound("http_public_streams", limits.streams as u64);
         let house_streams = metrics.bound("http_house_streams", limits.streams as u64);
+        let wrong_tokens = metrics.bound("http_wrong_token_addresses", WRONG_ADDRESSES_MAX as u64);
         let rate = metrics.bound("http_requests_per_second", limits.submits_per_second.into());
         let bytes = metrics.bound("http_request_bytes", REQUEST_BYTES_MAX as u64);
         let body_time = metrics.bound("http_body_seconds", limits.body_time.as_secs());
@@ -90,8 +93,12 @@ impl Usage {
         let (usage, counted) = (self.clone(), metrics.clone());
         let told: [AtomicU64; Code::ALL.len()] = Default::default();
         metrics.before_encoding(move || {
-            let bounded =
-                [(&connections, &usage.connections), (&public_streams, &usage.public_streams), (&house_streams, &usage.house_streams)];
+            let bounded = [
+                (&connections, &usage.connections),
+                (&public_streams, &usage.public_streams),
+                (&house_streams, &usage.house_streams),
+                (&wrong_tokens, &usage.wrong_tokens),
+            ];
             for (shown, counted) in bounded {
                 shown.set(counted.used.get());
                 shown.set_refused(counted.refused.get());

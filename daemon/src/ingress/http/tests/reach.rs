@@ -5,6 +5,7 @@ use crate::config::HttpAllow;
 use crate::display::{BoardText, Streams};
 use crate::handle::State;
 use crate::ingress::http::connection::Peer;
+use crate::ingress::http::keys::{KeyRing, Keys};
 use crate::ingress::http::rate::Rates;
 use crate::ingress::http::routes::{Access, router, routes};
 use crate::ingress::http::{App, Limits, Settings};
@@ -19,16 +20,18 @@ use serde_json::json;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The server as a client of this address meets it.
 fn seen_from(remote: &str, inside: &Loop) -> Router {
     let allow = vec![HttpAllow { from: [10, 0, 4, 21].into(), terminal: "kiosk-3".parse().unwrap() }];
-    let settings = Settings { allow, ..Settings::default() };
+    let settings = Settings { keys: KeyRing::new(Keys { allow, ..Keys::default() }), ..Settings::default() };
     let (_, stopped) = watch::channel(false);
     let app = App {
         handle: inside.handle.clone(),
-        rates: Mutex::new(Rates::new(1, 1, 1)),
+        rates: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
+        strikes: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
         public_board: Arc::new(BoardText::public()),
         house_board: Arc::new(BoardText::house()),
         public_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),
