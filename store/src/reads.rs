@@ -229,7 +229,7 @@ fn forgettable<R: Read>(disk: &R, key: &[u8], bytes: &[u8], old: Old) -> Result<
         }
         // It has no age of its own: it goes when its order's lines go, and that a printer is known stays.
         Kind::Printed(print) => {
-            let of = |key: Vec<u8>| Ok(disk.get(&key)?.map(|bytes| value::projection(&key, &bytes)).transpose()?);
+            let of = |key: Vec<u8>| disk.get(&key)?.map(|bytes| value::projection(&key, &bytes)).transpose();
             let forget = match &print.order {
                 None => false,
                 Some(id) if of(key::open_order(id))?.is_some() => false,
