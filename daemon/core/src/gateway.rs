@@ -393,7 +393,8 @@ impl Gateway {
     /// never so.
     pub fn is_settled(&self) -> bool {
         let written = self.forgotten == self.uplink.progress() && self.downlink.due_since().is_none();
-        let answered = self.flights.len() == 0 && self.sessions_opening.is_empty() && self.releases.is_empty();
+        let decided = self.releases.is_empty() && !self.has_commands();
+        let answered = self.flights.len() == 0 && self.sessions_opening.is_empty() && decided;
         self.store == StoreState::Open && self.commit.is_none() && answered && written
     }
 

@@ -137,6 +137,11 @@ impl Journal {
 }
 
 impl Gateway {
+    /// Commands that are not answered yet.
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.journal.commands.is_empty()
+    }
+
     pub(crate) fn command(&mut self, now: Now, reply_to: ReplyTo, by: &str, deed: Deed) {
         if self.journal.commands.len() >= COMMANDS_MAX {
             return self.outputs.push_back(Output::Decided { reply_to, outcome: Decided::Busy });
