@@ -33,7 +33,7 @@ pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use kitchen::Kitchen;
 pub use problem::Problems;
 pub use secret::Secret;
-pub use values::{ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl, NewCard};
+pub use values::{BehindDead, ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl, NewCard};
 
 use crate::display::Language;
 use gateway::board::BoardRules;
@@ -74,6 +74,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// `[uplink]`.
     pub delivery: Delivery,
+    /// `uplink.dead_letters`.
+    pub behind_dead: BehindDead,
     /// `[[downlink]]`: empty without [`Config::kafka`].
     pub downlinks: Vec<Downlink>,
     /// `[centre] dialect`.
@@ -222,6 +224,7 @@ impl Config {
             gateway: self.gateway.id.clone(),
             restaurant_ids: self.gateway.restaurant_ids.clone(),
             strict_orders: self.strict_orders,
+            hold_behind_dead: self.behind_dead == BehindDead::Hold,
             remember_ms: self.store.remember_days * DAY_MS,
             forget_details_ms: self.store.forget_orders_hours * HOUR_MS,
             journal: self.store.journal_days > 0,
@@ -272,7 +275,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let id = gateway.as_ref().map_or_else(|| "gateway".parse().expect("a valid name"), |gateway| gateway.id.clone());
     let mqtt = root.section("mqtt").map(|section| read_mqtt(section, &id, context));
     let kafka = root.section("kafka").map(|section| kafka::read(section, dialect, context));
-    let delivery = kafka::read_uplink(root.section("uplink"), kafka.is_some());
+    let (delivery, behind_dead) = kafka::read_uplink(root.section("uplink"), kafka.is_some());
     let partitioner = kafka.as_ref().map(|kafka| kafka.as_ref().map_or(dialect.partitioner(), |kafka| kafka.partitioner));
     let downlinks = kafka::read_downlinks(root.sections("downlink"), &id, partitioner);
     root.finish();
@@ -284,6 +287,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
         serial,
         kafka: kafka.map_or(Some(None), |kafka| kafka.map(Some))?,
         delivery,
+        behind_dead,
         downlinks,
         dialect,
         board,

@@ -373,7 +373,9 @@ pub(crate) fn buried<R: Read>(disk: &R, progress: Seq) -> Result<Opened, ReadErr
             opened.held.extend(Some(seq).filter(|seq| *seq > progress));
             // Both are in order of their dead letters' seqs.
             let known = opened.dead.binary_search_by_key(&dead, |(seq, _)| *seq).is_ok();
-            if !known && opened.releasing.last().is_none_or(|(last, _)| *last != dead) {
+            if known && opened.holding.last() != Some(&dead) {
+                opened.holding.push(dead);
+            } else if !known && opened.releasing.last().is_none_or(|(last, _)| *last != dead) {
                 opened.releasing.push((dead, event.order_id));
             }
         }

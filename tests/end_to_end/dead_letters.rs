@@ -31,8 +31,8 @@ fn decide(house: &House, decision: &str, seq: &str) -> u64 {
     decided["appended"].as_u64().expect("a count")
 }
 
-/// Stores an order that Kafka refuses, sent with others and alone, and two events behind it.
-fn refused(house: &House, kafka: &Kafka, id: &str) -> Value {
+/// Stores an order that Kafka refuses, sent with others and alone, and two events behind it; gives the dead letter, once so many wait.
+fn refused(house: &House, kafka: &Kafka, id: &str, held: u64) -> Value {
     kafka.refuse();
     assert_eq!(house.post("/api/v1/orders", &format!("{id}-1"), &order(id)).status, 201);
     letter(house, 0);
@@ -41,7 +41,7 @@ fn refused(house: &House, kafka: &Kafka, id: &str) -> Value {
         let event = json!({"type": "order.state_changed", "data": {"status": status}});
         assert_eq!(house.post(&format!("/api/v1/orders/{id}/events"), &format!("{id}-{n}"), &event).status, 201);
     }
-    letter(house, 2)
+    letter(house, held)
 }
 
 fn seqs(seen: &[Seen]) -> BTreeSet<u64> {
@@ -58,7 +58,7 @@ fn a_dead_letter_holds_its_order_alone_until_somebody_decides() {
     let mut house = House::new(&kafka.section());
     house.start();
 
-    let dead = refused(&house, &kafka, "o-1");
+    let dead = refused(&house, &kafka, "o-1", 2);
     assert!(dead["reason"].as_str().is_some_and(|reason| reason.starts_with("MessageSizeTooLarge")), "{dead}");
     assert_eq!((&dead["orderId"], &dead["event"]["orderId"]), (&json!("o-1"), &json!("o-1")));
     assert_eq!(house.post("/api/v1/orders", "o-2-1", &order("o-2")).status, 201);
@@ -81,7 +81,7 @@ fn a_dead_letter_holds_its_order_alone_until_somebody_decides() {
     assert_eq!(retried.value["id"], dead["eventId"], "a retried event keeps its id");
     assert!(retried.seq() > dead["seq"].as_u64().expect("a seq"), "and has a new seq");
 
-    let seq = refused(&house, &kafka, "o-3")["seq"].to_string();
+    let seq = refused(&house, &kafka, "o-3", 2)["seq"].to_string();
     assert_eq!(decide(&house, "discard", &seq), 2);
     let seen = kafka.read_until(|seen| requests(seen, "o-3").len() >= 2);
     assert_eq!(requests(&seen, "o-3")[..2], ["o-3-2", "o-3-3"]);
@@ -100,4 +100,28 @@ fn a_dead_letter_holds_its_order_alone_until_somebody_decides() {
     assert!(dead[0].header("dead-letter-reason").starts_with("MessageSizeTooLarge"), "{dead:?}");
     assert_eq!((dead[0].header("dead-letter-topic"), dead[0].header("dead-letter-key")), ("order-events", "o-1"));
     assert_eq!(dead[1].header("dead-letter-behind"), dead[0].header("gateway-seq"));
+}
+
+#[test]
+fn later_events_pass_a_dead_letter_where_the_config_lets_them() {
+    let kafka = Kafka::start();
+    let mut house = House::new(&format!("{}\n[uplink]\ndead_letters = \"pass\"\n", kafka.section()));
+    house.start();
+
+    let dead = refused(&house, &kafka, "o-1", 0);
+    let seen = kafka.read_until(|seen| requests(seen, "o-1").len() >= 2);
+    assert_eq!(requests(&seen, "o-1")[..2], ["o-1-2", "o-1-3"]);
+
+    // It is kept all the same, over a crash, and what a person sends again comes last.
+    house.kill();
+    house.start();
+    let seq = letter(&house, 0)["seq"].to_string();
+    assert_eq!(seq, dead["seq"].to_string());
+    assert_eq!(decide(&house, "retry", &seq), 1);
+    let seen = kafka.read_until(|seen| requests(seen, "o-1").contains(&"o-1-1"));
+    let mut known = BTreeSet::new();
+    let mut order = requests(&seen, "o-1");
+    order.retain(|request| known.insert(*request));
+    assert_eq!(order, ["o-1-2", "o-1-3", "o-1-1"]);
+    house.stop();
 }

@@ -183,7 +183,7 @@ pub struct Gauges {
 impl Gateway {
     /// A gateway over a freshly opened store. Its first outputs store the epoch; `seed` is 16 random bytes of the shell's.
     pub fn new(settings: Settings, opened: Opened, epoch: Epoch, seed: [u8; 16], now: Now) -> Gateway {
-        let uplink = Uplink::new(&opened);
+        let uplink = Uplink::new(&opened, settings.hold_behind_dead);
         let open = OpenOrders::new(settings.limits.open_orders_max, 0, 0);
         let timers = Timers {
             board_check_at: now.mono_ms + BOARD_CHECK_MS,

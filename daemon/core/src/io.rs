@@ -463,6 +463,8 @@ pub struct Opened {
     pub dead: Vec<(Seq, OrderId)>,
     /// Dead letters that are decided about, with their orders, and behind which there still are held events.
     pub releasing: Vec<(Seq, OrderId)>,
+    /// Dead letters behind which there are held events.
+    pub holding: Vec<Seq>,
     /// Held events above the progress.
     pub held: Vec<Seq>,
     /// All dead letters and held events.

@@ -204,7 +204,7 @@ impl Gateway {
         let Some(release) = self.releases.get_mut(&dead) else { return };
         release.appended += appended.len() as u64;
         if letter.is_some() {
-            self.uplink.released(&release.order);
+            self.uplink.released(dead);
         }
         if more { self.load_release(dead) } else { self.end_release(dead, None) }
     }

@@ -13,6 +13,8 @@ pub struct Settings {
     pub restaurant_ids: Vec<String>,
     /// `orders.strict`: events for unknown orders are refused.
     pub strict_orders: bool,
+    /// `uplink.dead_letters`: an order's later events wait behind its dead letter.
+    pub hold_behind_dead: bool,
     /// `store.remember_days`, in milliseconds of running time.
     pub remember_ms: u64,
     /// `store.forget_orders_hours`, in milliseconds of running time.

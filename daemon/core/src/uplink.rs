@@ -82,8 +82,12 @@ pub struct Uplink {
     reading: bool,
     /// These events, first to last, go one by one: among them is one that Kafka can never take.
     solo: Option<(Seq, Seq)>,
-    /// Orders with a dead letter, and its seq: what follows is held.
-    dead: BTreeMap<OrderId, Seq>,
+    /// What follows a dead letter of its order is held.
+    holds: bool,
+    /// Dead letters, and their orders.
+    dead: BTreeMap<Seq, OrderId>,
+    /// Orders of which what follows is held, and their dead letters, of which it is held behind the last.
+    holding: BTreeMap<OrderId, Vec<Seq>>,
     /// Events above the progress that were held before the gateway was started or the store opened again.
     held: BTreeSet<Seq>,
     burials: Vec<(Seq, Burial)>,
@@ -93,9 +97,11 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// An uplink that goes on above the store's progress; a producer is asked for at once.
-    pub fn new(opened: &Opened) -> Uplink {
-        Uplink {
+    /// An uplink that goes on above the store's progress; a producer is asked for at once. Behind a dead letter it holds the later events
+    /// of the order, or lets them pass unless some are held already.
+    pub fn new(opened: &Opened, holds: bool) -> Uplink {
+        let mut uplink = Uplink {
+            holds,
             line: Line::Down { retry_at: 0 },
             producer: ProducerId(0),
             backoff_ms: BACKOFF_MS.0,
@@ -108,12 +114,27 @@ impl Uplink {
             durable_end: opened.next_seq,
             reading: false,
             solo: None,
-            dead: by_order(opened),
-            held: opened.held.iter().copied().collect(),
+            dead: BTreeMap::new(),
+            holding: BTreeMap::new(),
+            held: BTreeSet::new(),
             burials: Vec::new(),
             failed_since: None,
             retries: 0,
             notices: Vec::new(),
+        };
+        uplink.keep(opened);
+        uplink
+    }
+
+    /// What the store says of dead letters and held events.
+    fn keep(&mut self, opened: &Opened) {
+        self.dead = opened.dead.iter().cloned().collect();
+        self.held = opened.held.iter().copied().collect();
+        self.holding.clear();
+        for (seq, order) in &opened.dead {
+            if self.holds || opened.holding.contains(seq) {
+                self.holding.entry(order.clone()).or_default().push(*seq);
+            }
         }
     }
 
@@ -144,12 +165,18 @@ impl Uplink {
 
     /// The order of a dead letter.
     pub fn order_of(&self, dead: Seq) -> Option<&OrderId> {
-        self.dead.iter().find_map(|(order, seq)| (*seq == dead).then_some(order))
+        self.dead.get(&dead)
     }
 
-    /// A dead letter was decided about, durably: its order's events go to Kafka again.
-    pub fn released(&mut self, order: &OrderId) {
-        self.dead.remove(order);
+    /// A dead letter was decided about, durably: it holds back nothing any more.
+    pub fn released(&mut self, dead: Seq) {
+        let Some(order) = self.dead.remove(&dead) else { return };
+        if let Some(behind) = self.holding.get_mut(&order) {
+            behind.retain(|seq| *seq != dead);
+            if behind.is_empty() {
+                self.holding.remove(&order);
+            }
+        }
     }
 
     /// Since when the uplink has been failing.
@@ -198,8 +225,7 @@ impl Uplink {
     /// The store was opened again: what was asked of the old one is not coming, the end may have moved, and burials may have happened.
     pub fn store_reopened(&mut self, opened: &Opened) {
         self.durable_end = opened.next_seq.max(Seq(1));
-        self.dead = by_order(opened);
-        self.held = opened.held.iter().copied().collect();
+        self.keep(opened);
         self.reading = false;
         for slot in self.window.iter_mut().filter(|slot| slot.stage == Stage::Burying) {
             slot.stage = Stage::Waiting;
@@ -364,7 +390,11 @@ impl Uplink {
         for (seq, burial) in done {
             self.burials.retain(|(waiting, _)| waiting != seq);
             if let Burial::Dead(letter) = burial {
-                self.dead.insert(letter.event.order_id.clone(), *seq);
+                let order = &letter.event.order_id;
+                self.dead.insert(*seq, order.clone());
+                if self.holds {
+                    self.holding.entry(order.clone()).or_default().push(*seq);
+                }
             }
             if let Some(slot) = self.slot(*seq) {
                 slot.stage = Stage::Done;
@@ -404,11 +434,11 @@ impl Uplink {
             if self.cursor > 0 && (alone || self.goes_alone(self.progress.next())) {
                 return;
             }
-            let dead = self.dead_letter_of(&slot.event.order_id);
-            if dead == Some(seq) || self.held.contains(&seq) {
+            let behind = self.held_behind(&slot.event.order_id);
+            if self.dead.contains_key(&seq) || self.held.contains(&seq) {
                 // It became a dead letter or was held before the gateway was started or the store opened again.
                 self.window[self.cursor].stage = Stage::Done;
-            } else if let Some(dead) = dead.filter(|dead| *dead < seq) {
+            } else if let Some(dead) = behind.filter(|dead| *dead < seq) {
                 let burial = Burial::Held(dead, Arc::clone(&slot.event));
                 self.burials.push((seq, burial));
                 self.window[self.cursor].stage = Stage::Burying;
@@ -426,12 +456,12 @@ impl Uplink {
     }
 
     /// The dead letter that an order's later events wait behind, durable already or about to be.
-    fn dead_letter_of(&self, order: &OrderId) -> Option<Seq> {
+    fn held_behind(&self, order: &OrderId) -> Option<Seq> {
         let about_to_be = self.burials.iter().find_map(|(seq, burial)| match burial {
-            Burial::Dead(letter) if letter.event.order_id == *order => Some(*seq),
+            Burial::Dead(letter) if self.holds && letter.event.order_id == *order => Some(*seq),
             Burial::Dead(_) | Burial::Held(..) => None,
         });
-        self.dead.get(order).copied().or(about_to_be)
+        self.holding.get(order).and_then(|behind| behind.last().copied()).or(about_to_be)
     }
 
     fn read_ahead(&mut self, limits: &Limits, outputs: &mut VecDeque<Output>) {
@@ -446,10 +476,6 @@ impl Uplink {
         let bytes_max = limits.window_bytes_max.saturating_sub(self.window_bytes).clamp(1, READ_BYTES_MAX);
         outputs.push_back(Output::Read { from: self.end(), events_max, bytes_max });
     }
-}
-
-fn by_order(opened: &Opened) -> BTreeMap<OrderId, Seq> {
-    opened.dead.iter().map(|(seq, order)| (order.clone(), *seq)).collect()
 }
 
 #[cfg(test)]
@@ -488,7 +514,7 @@ mod tests {
     #[test]
     fn nothing_goes_behind_an_event_that_is_not_durably_held_yet() {
         let opened = Opened { next_seq: Seq(2), progress: Seq(1), dead: vec![(Seq(1), "a".parse().unwrap())], ..Opened::default() };
-        let mut uplink = Uplink::new(&opened);
+        let mut uplink = Uplink::new(&opened, true);
         uplink.stored(&[(Seq(2), event("a")), (Seq(3), event("b"))], &Limits::default());
         assert_eq!(delivered(&mut uplink, 0, None), [0_u64; 0], "that 2 is held is on its way to the disk");
         let burials = uplink.burials().to_vec();
@@ -498,8 +524,36 @@ mod tests {
     }
 
     #[test]
+    fn later_events_pass_a_dead_letter_where_they_may_but_never_one_that_is_held() {
+        let (first, second) = (Seq(1), Seq(2));
+        let dead = vec![(first, "a".parse().unwrap()), (second, "b".parse().unwrap())];
+        let opened = Opened { next_seq: Seq(4), progress: Seq(3), dead, holding: vec![first], ..Opened::default() };
+        let mut uplink = Uplink::new(&opened, false);
+        uplink.stored(&[(Seq(4), event("a")), (Seq(5), event("b"))], &Limits::default());
+        assert_eq!(delivered(&mut uplink, 0, None), [0_u64; 0], "that 4 is held is on its way to the disk");
+        let burials = uplink.burials().to_vec();
+        assert!(matches!(burials[..], [(Seq(4), Burial::Held(Seq(1), _))]), "{burials:?}");
+        uplink.buried(&burials);
+        assert_eq!(delivered(&mut uplink, 1, None), [5]);
+        uplink.released(first);
+        uplink.stored(&[(Seq(6), event("a"))], &Limits::default());
+        assert_eq!(delivered(&mut uplink, 2, None), [6], "what was held behind it is on its way before it");
+        assert_eq!(uplink.order_of(second), Some(&"b".parse().unwrap()));
+    }
+
+    #[test]
+    fn of_two_dead_letters_of_an_order_the_one_left_still_holds() {
+        let dead = vec![(Seq(1), "a".parse().unwrap()), (Seq(2), "a".parse().unwrap())];
+        let mut uplink = Uplink::new(&Opened { next_seq: Seq(3), progress: Seq(2), dead, ..Opened::default() }, true);
+        uplink.released(Seq(2));
+        uplink.stored(&[(Seq(3), event("a"))], &Limits::default());
+        assert_eq!(delivered(&mut uplink, 0, None), [0_u64; 0]);
+        assert!(matches!(uplink.burials(), [(Seq(3), Burial::Held(Seq(1), _))]));
+    }
+
+    #[test]
     fn what_kafka_says_that_it_has_is_not_sent_again() {
-        let mut uplink = Uplink::new(&Opened { next_seq: Seq(1), ..Opened::default() });
+        let mut uplink = Uplink::new(&Opened { next_seq: Seq(1), ..Opened::default() }, true);
         uplink.stored(&[(Seq(1), event("a")), (Seq(2), event("b"))], &Limits::default());
         assert_eq!(delivered(&mut uplink, 0, Some(Seq(1))), [2]);
         assert_eq!(uplink.progress(), Seq(1));

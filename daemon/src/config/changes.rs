@@ -28,6 +28,7 @@ impl Changes {
             serial,
             kafka,
             delivery,
+            behind_dead,
             downlinks,
             dialect,
             board,
@@ -77,6 +78,7 @@ impl Changes {
             _ => changes.stays("kafka", &running.kafka, kafka),
         }
         changes.stays("uplink.delivery", &running.delivery, delivery);
+        changes.stays("uplink.dead_letters", &running.behind_dead, behind_dead);
         changes.stays("downlink", &running.downlinks, downlinks);
         changes.stays("centre.dialect", &running.dialect, dialect);
         changes.live("board", &running.board, board);

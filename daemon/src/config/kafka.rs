@@ -5,7 +5,7 @@ use super::files::PemFile;
 use super::kafka_properties;
 use super::secret::Secret;
 use super::section::{At, Section};
-use super::values::{Broker, Compression, DeliveryMode, SaslMechanism, Security, TopicName};
+use super::values::{BehindDead, Broker, Compression, DeliveryMode, SaslMechanism, Security, TopicName};
 use gateway::dialect::{Dialect, Partitioner};
 use gateway::ids::Name;
 use gateway::io::Select;
@@ -228,8 +228,8 @@ fn read_properties(section: Section<'_>) -> Vec<(String, String)> {
     properties
 }
 
-pub(super) fn read_uplink(section: Option<Section<'_>>, has_kafka: bool) -> Delivery {
-    let Some(mut section) = section else { return Delivery::AtLeastOnce };
+pub(super) fn read_uplink(section: Option<Section<'_>>, has_kafka: bool) -> (Delivery, BehindDead) {
+    let Some(mut section) = section else { return (Delivery::AtLeastOnce, BehindDead::Hold) };
     if !has_kafka {
         section.problem(section.origin(), "", "is of no use without [kafka]; add kafka.brokers");
     }
@@ -239,11 +239,13 @@ pub(super) fn read_uplink(section: Option<Section<'_>>, has_kafka: bool) -> Deli
     if named && mode == DeliveryMode::AtLeastOnce {
         section.problem(section.origin(), "transaction_seconds", "is of no use without delivery = \"exactly-once\"; remove it");
     }
+    let behind_dead = section.or("dead_letters", BehindDead::Hold);
     section.finish();
-    match mode {
+    let delivery = match mode {
         DeliveryMode::AtLeastOnce => Delivery::AtLeastOnce,
         DeliveryMode::ExactlyOnce => Delivery::ExactlyOnce { transaction_s },
-    }
+    };
+    (delivery, behind_dead)
 }
 
 /// `kafka` is the partitioner of `[kafka]`, or `None` without such a section.

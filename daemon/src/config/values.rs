@@ -258,6 +258,15 @@ words! {
     }
 }
 words! {
+    /// What becomes of an order's events behind its dead letter.
+    BehindDead {
+        /// They wait until a person decided about it.
+        Hold = "hold",
+        /// They go on; what a person sends again comes after them.
+        Pass = "pass",
+    }
+}
+words! {
     /// What a new store does about what this gateway stored before.
     NewCard {
         /// It is read back from Kafka before requests are taken.

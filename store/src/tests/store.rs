@@ -218,6 +218,7 @@ fn a_dead_letter_is_found_with_what_is_held_behind_it_and_released_one_by_one() 
         .unwrap();
     let opened = store.reopen().unwrap();
     assert_eq!(opened.dead, [(Seq(1), samples::order_id("order-123")), (Seq(3), samples::order_id("order-9"))]);
+    assert_eq!((opened.holding, opened.releasing), (vec![Seq(1)], vec![]));
     let wanted = Wanted { dead_letter: Some(Seq(1)), ..NOTHING };
     let letter = Some(samples::dead_letter("order-123"));
     let expected = Some(Buried { letter, held: vec![(Seq(2), held)], more: false });
@@ -231,6 +232,7 @@ fn a_dead_letter_is_found_with_what_is_held_behind_it_and_released_one_by_one() 
     store.apply(&[Change::Release(Seq(1))]).unwrap();
     let opened = store.reopen().unwrap();
     assert_eq!(opened.releasing, [(Seq(1), samples::order_id("order-123"))], "what is held goes on after a start in between");
+    assert_eq!(opened.holding, []);
     assert_eq!(opened.kept.events, 2);
     assert_eq!(store.check().unwrap().problems, [""; 0]);
     store.apply(&[Change::Release(Seq(2))]).unwrap();

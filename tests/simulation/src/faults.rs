@@ -185,6 +185,7 @@ impl Profile {
                 gateway: "store-042".parse().expect("a name"),
                 restaurant_ids: vec!["restaurant-789".into()],
                 strict_orders: dice.chance(200),
+                hold_behind_dead: dice.chance(600),
                 remember_ms: dice.pick(&[40 * MINUTE, 120 * MINUTE, 7 * 24 * 60 * MINUTE]),
                 forget_details_ms: 10 * MINUTE,
                 new_card: None,

@@ -20,6 +20,7 @@ fn settings() -> Settings {
         gateway: "store-042".parse().unwrap(),
         restaurant_ids: vec!["restaurant-789".into()],
         strict_orders: false,
+        hold_behind_dead: true,
         remember_ms: 7 * 24 * HOUR,
         forget_details_ms: 24 * HOUR,
         journal: false,

@@ -118,6 +118,7 @@ impl Model {
             Change::Hold(seq, behind, event) => {
                 ensure!(self.is_stored(*seq, event), "held {seq} was never stored");
                 ensure!(seq > behind, "{seq} is held behind {behind}, which came later");
+                ensure!(self.settings.hold_behind_dead, "{seq} is held behind {behind}, though it may pass");
                 Ok(())
             }
             // It leads the event of its request.

@@ -107,6 +107,13 @@ impl Image {
         groups
     }
 
+    /// Dead letters that are not decided about, and behind which there is something.
+    fn holding(&self) -> Vec<Seq> {
+        let mut holding: Vec<_> = self.held.keys().map(|(dead, _)| *dead).filter(|dead| self.dead.contains_key(dead)).collect();
+        holding.dedup();
+        holding
+    }
+
     /// All dead letters and held events.
     pub fn kept(&self) -> Kept {
         let mut kept = Kept::default();
@@ -134,6 +141,7 @@ impl Image {
             offsets: self.offsets.iter().map(|(at, offset)| (at.clone(), *offset)).collect(),
             dead: self.dead.iter().map(|(seq, letter)| (*seq, letter.event.order_id.clone())).collect(),
             releasing: self.releasing(),
+            holding: self.holding(),
             held: self.held.keys().map(|(_, seq)| *seq).filter(|seq| *seq > self.progress).collect(),
             kept: self.kept(),
         }

@@ -96,9 +96,11 @@ impl Model {
             return Ok(());
         }
         ensure!(!self.discarded.contains(&first), "{seq} was given up, and is in Kafka");
-        if let Some(last) = self.kafka.last_first.insert(key.to_owned(), first) {
-            ensure!(last < first, "out of order: {seq} of order {key}, first {first}, first appears after {last}");
-        }
+        let last = self.kafka.last_first.entry(key.to_owned()).or_default();
+        // Nobody waits for a dead letter where later events pass it: a person's retry comes after them.
+        let passed = !self.settings.hold_behind_dead && first != seq;
+        ensure!(*last < first || passed, "out of order: {seq} of order {key}, first {first}, first appears after {last}");
+        *last = (*last).max(first);
         Ok(())
     }
 
