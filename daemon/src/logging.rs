@@ -8,10 +8,12 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Compact, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// Overrides `log.level`: a level, or directives by module, `info,dumbwaiter::kafka=debug`.
 pub const VARIABLE: &str = "DUMBWAITER_LOG";
@@ -29,7 +31,7 @@ pub fn start(log: Log) -> anyhow::Result<Threshold> {
 }
 
 /// The level of the lines that are written, which may change.
-pub struct Threshold(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+pub struct Threshold(reload::Handle<Targets, Registry>);
 
 impl Threshold {
     /// Writes lines of this level from now on; without effect where [`VARIABLE`] says another.
@@ -37,15 +39,15 @@ impl Threshold {
     /// # Errors
     /// [`VARIABLE`] is no filter.
     pub fn set(&self, level: LogLevel) -> anyhow::Result<()> {
-        (self.0)(filter_of_process(level)?).context("the level of the log cannot be changed")
+        self.0.reload(filter_of_process(level)?).context("the level of the log cannot be changed")
     }
 }
 
-fn filter_of_process(level: LogLevel) -> anyhow::Result<EnvFilter> {
+fn filter_of_process(level: LogLevel) -> anyhow::Result<Targets> {
     filter(level, std::env::var(VARIABLE).ok().as_deref())
 }
 
-fn filter(level: LogLevel, directives: Option<&str>) -> anyhow::Result<EnvFilter> {
+fn filter(level: LogLevel, directives: Option<&str>) -> anyhow::Result<Targets> {
     let level = level.as_str();
     // What libraries tell below a warning is about their insides. `dumbwaiter` is also a prefix of the store's and the protocol's crates.
     let ours = match level {
@@ -53,8 +55,8 @@ fn filter(level: LogLevel, directives: Option<&str>) -> anyhow::Result<EnvFilter
         _ => format!("warn,dumbwaiter={level},gateway={level},centre={level}"),
     };
     let directives = directives.filter(|text| !text.trim().is_empty());
-    EnvFilter::try_new(directives.unwrap_or(&ours))
-        .with_context(|| format!("{VARIABLE} is no filter; write it like info,dumbwaiter::kafka=debug"))
+    let filter = directives.unwrap_or(&ours).parse::<Targets>();
+    filter.with_context(|| format!("{VARIABLE} is no filter; write it like info,dumbwaiter::kafka=debug"))
 }
 
 fn resolve(format: LogFormat) -> LogFormat {
@@ -73,24 +75,18 @@ fn under_journal() -> bool {
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
-fn subscriber<W>(format: LogFormat, colours: bool, filter: EnvFilter, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Threshold)
+fn subscriber<W>(format: LogFormat, colours: bool, filter: Targets, writer: W) -> (impl Subscriber + Send + Sync, Threshold)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    // The handle's type has the format in it.
-    macro_rules! reloading {
-        ($lines:expr) => {{
-            let lines = $lines.with_filter_reloading();
-            let handle = lines.reload_handle();
-            (Box::new(lines.finish()), Threshold(Box::new(move |filter| handle.reload(filter))))
-        }};
-    }
-    match format {
-        LogFormat::Auto | LogFormat::Human => reloading!(lines.with_ansi(colours)),
-        LogFormat::Json => reloading!(lines.json().flatten_event(true)),
-        LogFormat::Journal => reloading!(lines.with_ansi(false).event_format(JournalLines::default())),
-    }
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Auto | LogFormat::Human => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Journal => lines.with_ansi(false).event_format(JournalLines::default()).boxed(),
+    };
+    (tracing_subscriber::registry().with(filter).with(lines), Threshold(handle))
 }
 
 /// Lines with the priority prefixes of sd-daemon(3); the journal has its own time stamps.
@@ -138,14 +134,14 @@ mod tests {
         }
     }
 
-    fn written(format: LogFormat, filter: EnvFilter, tell: impl FnOnce()) -> String {
+    fn written(format: LogFormat, filter: Targets, tell: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         tracing::subscriber::with_default(subscriber(format, false, filter, move || writer.clone()).0, tell);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn at(level: LogLevel) -> EnvFilter {
+    fn at(level: LogLevel) -> Targets {
         filter(level, None).unwrap()
     }
 
@@ -178,7 +174,7 @@ mod tests {
         let (subscriber, level) = subscriber(LogFormat::Json, false, at(LogLevel::Info), move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!(target: "dumbwaiter", "before");
-            (level.0)(at(LogLevel::Debug)).unwrap();
+            level.0.reload(at(LogLevel::Debug)).unwrap();
             tracing::debug!(target: "dumbwaiter", "after");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
