@@ -4,6 +4,9 @@ mod language;
 mod pages;
 mod stream;
 
+#[cfg(test)]
+mod tests;
+
 pub use language::Language;
 pub use pages::{board_page, json_once, kitchen_page, operations_page, static_file};
 pub use stream::{BoardText, Streams};

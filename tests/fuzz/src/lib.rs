@@ -6,6 +6,15 @@
 
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "config")]
+#[allow(dead_code, unreachable_pub, reason = "the daemon uses the rest")]
+#[path = "../../../daemon/src/display/language.rs"]
+mod language;
+/// What the daemon's config knows of its pages.
+#[cfg(feature = "config")]
+mod display {
+    pub(crate) use crate::language::Language;
+}
 mod serial;
 mod status;
 mod store_files;
