@@ -11,6 +11,7 @@ import parts
 WALL = (1280, 720)
 TABLET = (800, 480)
 LARGE = (1920, 1080)
+PHONE = (360, 740)
 
 
 class Browser:
@@ -76,6 +77,11 @@ class Browser:
         """A key, by its code on the keyboards of Windows, which is what a page's keyCode is."""
         self._devtools("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", windowsVirtualKeyCode=code, text=text)
         self._devtools("Input.dispatchKeyEvent", type="keyUp", windowsVirtualKeyCode=code)
+
+    def type(self, key):
+        """A key of WebDriver's, which moves the focus and presses buttons as a person's does."""
+        steps = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self._call("POST", f"{self._session}/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": steps}]})
 
     def tab(self):
         """The name of the tab that all this goes to."""

@@ -1,4 +1,4 @@
-"""What the tests on real parts share: waiting, ports, packages from PyPI, and the daemon as a process.
+"""What the tests on real parts share: waiting, ports, packages from PyPI and of Node, and the daemon as a process.
 
 Nothing here sleeps and hopes: `until` waits for a condition, with a deadline.
 """
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.error
@@ -55,6 +56,18 @@ def packages(name):
         subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
         mark.write_text(wanted.read_text())
     return folder / "bin"
+
+
+def node_file(package, version, file):
+    """The text of a file of a package from the Node registry, fetched once. Nothing of it is run here."""
+    folder = PARTS / f"{package}-{version}"
+    if not (folder / "package" / file).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pack = [tool("npm"), "pack", "--silent", "--pack-destination", folder, f"{package}@{version}"]
+        subprocess.run(pack, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        with tarfile.open(folder / f"{package}-{version}.tgz") as packed:
+            packed.extract(f"package/{file}", folder, filter="data")
+    return (folder / "package" / file).read_text()
 
 
 def with_packages(name):

@@ -122,6 +122,7 @@
   function notice(first) {
     var seen = {};
     var rings = "";
+    var alarms = [];
     var said = { "kitchen.new": [], "kitchen.changed": [] };
     mine().forEach(function (order) {
       var id = order.orderId;
@@ -135,7 +136,7 @@
       if (order.alarm && alarmed[id] !== order.alarm) {
         alarmed[id] = order.alarm;
         rings = "alarm";
-        byId("alarm-said").textContent = texts.say("kitchen.alarm_said", { number: cards.number(order), why: texts.word("alarm", order.alarm) });
+        alarms.push(texts.say("kitchen.alarm_said", { number: cards.number(order), why: texts.word("alarm", order.alarm) }));
         window.scrollTo(0, 0);
       }
       if (!order.alarm) {
@@ -149,6 +150,9 @@
     }).map(function (what) {
       return texts.say("kitchen.said", { what: texts.say(what), numbers: said[what].join(", ") });
     });
+    if (alarms.length > 0) {
+      byId("alarm-said").textContent = alarms.join(". ");
+    }
     if (sentences.length > 0) {
       say(sentences.join(" "));
     }

@@ -13,6 +13,8 @@ var live = (function () {
   var GRACE_MS = 5000;
   var RETRY_MS = 3000;
   var POLL_MS = 3000;
+  // A page that ran nothing for so long was asleep, with its tablet: the stream is dead, whatever the browser believes.
+  var SLEPT_MS = 10000;
   var REQUEST_MS = 10000;
 
   // Milliseconds that no clock setting makes jump.
@@ -73,6 +75,8 @@ var live = (function () {
     var told = false;
     var source = null;
     var retry = null;
+    // By the clock on the wall: others stand still while a tablet sleeps.
+    var awakeAt = new Date().getTime();
 
     function heard() {
       heardAt = now();
@@ -132,7 +136,13 @@ var live = (function () {
 
     window.setInterval(function () {
       var silence = now() - heardAt;
-      if (source && silence > SILENCE_MS) {
+      var at = new Date().getTime();
+      var slept = at - awakeAt > SLEPT_MS && !document.hidden;
+      awakeAt = at;
+      if (source && slept) {
+        broken = true;
+        open();
+      } else if (source && silence > SILENCE_MS) {
         broken = true;
         heardAt = now() - GRACE_MS;
         open();
@@ -145,6 +155,15 @@ var live = (function () {
 
     if (window.EventSource) {
       open();
+      // A browser that keeps a page it left, to go back to it, keeps its stream too: six of them, and it opens no page here any more.
+      window.addEventListener("pagehide", function () {
+        source.close();
+      });
+      window.addEventListener("pageshow", function (event) {
+        if (event.persisted) {
+          open();
+        }
+      });
     } else {
       poll();
     }
