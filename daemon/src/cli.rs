@@ -4,6 +4,7 @@ pub mod ask;
 #[cfg(feature = "demo")]
 pub mod centre;
 pub mod check;
+pub mod day;
 pub mod dead_letters;
 pub mod doctor;
 pub mod journal;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use gateway::ids::{Name, OrderId};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use std::io::Write;
 use std::path::PathBuf;
 #[cfg(feature = "demo")]
@@ -67,6 +69,8 @@ pub enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// What was taken on a business day, by terminal, and what of it the centre does not have
+    Day(DayArgs),
     /// Events that Kafka can never take: what the running daemon keeps of them, and what is to be done
     #[command(subcommand, visible_alias = "dead")]
     DeadLetters(DeadLettersCommand),
@@ -171,6 +175,16 @@ pub struct AskArgs {
     pub url: Option<HttpUrl>,
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// `day`.
+#[derive(Debug, Clone, Args)]
+pub struct DayArgs {
+    /// The day, 2024-01-31; otherwise the one that it is
+    #[arg(value_name = "DATE")]
+    pub date: Option<Date>,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// `dead-letters`.

@@ -8,6 +8,7 @@ use gateway::time::{Now, Wall};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 use std::cell::Cell;
+use std::ops::Range;
 use std::time::Instant;
 
 /// 2024-01-01T00:00:00Z: no clock that was ever set shows less.
@@ -24,12 +25,24 @@ fn plausible(at: Timestamp) -> Option<i64> {
     Some(at.as_millisecond()).filter(|unix_ms| (PLAUSIBLE_FROM_MS..PLAUSIBLE_BEFORE_MS).contains(unix_ms))
 }
 
+/// The house's business days: each begins at `gateway.business_day_starts` in `gateway.time_zone`.
+#[derive(Debug, Clone)]
+pub struct BusinessDays {
+    time_zone: TimeZone,
+    starts: civil::Time,
+}
+
+impl Default for BusinessDays {
+    fn default() -> BusinessDays {
+        BusinessDays { time_zone: TimeZone::UTC, starts: civil::Time::midnight() }
+    }
+}
+
 /// The device's clock, and the house's business day. Cheap to clone; clones agree.
 #[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
-    time_zone: TimeZone,
-    business_day_starts: civil::Time,
+    days: BusinessDays,
     /// The business day that was looked up last: it is asked for several times an order, and the rules of a time zone are dear.
     today: Cell<Day>,
 }
@@ -48,11 +61,11 @@ const NO_DAY: Day = Day { number: 0, begins: Timestamp::MAX, ends: Timestamp::MI
 impl Clock {
     /// A clock whose monotonic time begins now.
     pub fn new(config: &Config) -> Clock {
-        Clock::of(config.gateway.time_zone.clone(), config.gateway.business_day_starts)
+        Clock::of(BusinessDays::new(config))
     }
 
-    fn of(time_zone: TimeZone, business_day_starts: civil::Time) -> Clock {
-        Clock { start: Instant::now(), time_zone, business_day_starts, today: Cell::new(NO_DAY) }
+    fn of(days: BusinessDays) -> Clock {
+        Clock { start: Instant::now(), days, today: Cell::new(NO_DAY) }
     }
 
     /// What it shows.
@@ -69,7 +82,7 @@ impl Clock {
     /// The business day at a wall time in Unix milliseconds.
     pub fn day_of(&self, unix_ms: i64) -> i32 {
         // A time that no calendar has is as good as any other day.
-        Timestamp::from_millisecond(unix_ms).map_or(0, |at| self.look_up(at).number)
+        Timestamp::from_millisecond(unix_ms).map_or(0, |at| self.days.look_up(at).number)
     }
 
     fn business_day(&self, at: Timestamp) -> i32 {
@@ -77,18 +90,38 @@ impl Clock {
         if today.begins <= at && at < today.ends {
             return today.number;
         }
-        let day = self.look_up(at);
+        let day = self.days.look_up(at);
         self.today.set(day);
         day.number
+    }
+}
+
+impl BusinessDays {
+    /// Those of the config.
+    pub fn new(config: &Config) -> BusinessDays {
+        BusinessDays { time_zone: config.gateway.time_zone.clone(), starts: config.gateway.business_day_starts }
+    }
+
+    /// The day of a wall time in Unix milliseconds; `None` for a time that no calendar has.
+    pub fn day_of(&self, unix_ms: i64) -> Option<civil::Date> {
+        let number = self.look_up(Timestamp::from_millisecond(unix_ms).ok()?).number;
+        civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(number).ok()?).ok()
+    }
+
+    /// All of a day, in Unix milliseconds; `None` for one at the ends of the calendar.
+    pub fn span_ms(&self, day: civil::Date) -> Option<Range<i64>> {
+        let start = |day: civil::Date| Some(self.start(day)?.as_millisecond());
+        Some(start(day)?..start(day.tomorrow().ok()?)?)
+    }
+
+    fn start(&self, day: civil::Date) -> Option<Timestamp> {
+        Some(day.to_datetime(self.starts).to_zoned(self.time_zone.clone()).ok()?.timestamp())
     }
 
     /// The last day whose start is not after `at`. Asked by instants, not by the time on the wall, so that it never goes back when
     /// the clocks do: a start that they show twice counts the first time, one that they skip counts when it would have come.
     fn look_up(&self, at: Timestamp) -> Day {
-        let start = |day: civil::Date| {
-            let start = day.to_datetime(self.business_day_starts).to_zoned(self.time_zone.clone());
-            start.ok().map(|start| start.timestamp())
-        };
+        let start = |day| self.start(day);
         let shown = at.to_zoned(self.time_zone.clone()).date();
         let candidates = [shown.tomorrow().unwrap_or(shown), shown];
         let begun = candidates.into_iter().find(|day| start(*day).is_some_and(|start| start <= at));
@@ -113,13 +146,27 @@ mod tests {
     use jiff::ToSpan;
 
     fn clock(zone: &str, starts: (i8, i8)) -> Clock {
-        Clock::of(TimeZone::get(zone).unwrap(), civil::time(starts.0, starts.1, 0, 0))
+        Clock::of(BusinessDays { time_zone: TimeZone::get(zone).unwrap(), starts: civil::time(starts.0, starts.1, 0, 0) })
     }
 
     /// The business day of an instant, as a date.
     fn day(clock: &Clock, at: &str) -> String {
         let wall = clock.wall(at.parse().unwrap()).unwrap();
         (civil::date(1970, 1, 1) + wall.business_day.days()).to_string()
+    }
+
+    #[test]
+    fn a_day_spans_what_belongs_to_it_also_when_the_clocks_change() {
+        let days = clock("Europe/Berlin", (4, 0)).days;
+        for (date, hours) in [((2025, 3, 29), 23), ((2025, 3, 30), 24), ((2025, 10, 25), 25), ((2025, 6, 1), 24)] {
+            let date = civil::date(date.0, date.1, date.2);
+            let span = days.span_ms(date).unwrap();
+            assert_eq!(span.end - span.start, hours * 3_600_000, "{date}");
+            assert_eq!(
+                [span.start - 1, span.start, span.end - 1, span.end].map(|at| days.day_of(at).unwrap()),
+                [date.yesterday().unwrap(), date, date, date.tomorrow().unwrap()]
+            );
+        }
     }
 
     #[test]
@@ -168,7 +215,7 @@ mod tests {
                 let end: Timestamp = "2028-01-01T00:00:00Z".parse().unwrap();
                 while at < end {
                     let day = clock.business_day(at);
-                    assert_eq!(day, clock.look_up(at).number, "{zone} {starts:?} {at}: what was kept is not what holds");
+                    assert_eq!(day, clock.days.look_up(at).number, "{zone} {starts:?} {at}: what was kept is not what holds");
                     assert!(day == last || day == last + 1, "{zone} {starts:?} {at}: {last} then {day}");
                     last = day;
                     at += 10.minutes();

@@ -106,6 +106,7 @@ pub struct EventLoop {
     state: watch::Sender<Arc<State>>,
     retries: u64,
     disk: DiskWatch,
+    remember_ms: u64,
     delivered: u64,
     unheard: Unheard,
     /// What the sign of life said last.
@@ -146,6 +147,7 @@ impl EventLoop {
         let Parts { settings, opened, epoch, seed, clock, store, uplink, reports, statuses, metrics, sign_of_life, .. } = parts;
         let Parts { telling, attention, replay, dead_letter_alarm, hears, recalls, rebuilding, .. } = parts;
         let boot = Boot { gateway: settings.gateway.to_string(), epoch };
+        let remember_ms = settings.remember_ms;
         let mut gateway = Gateway::new(settings, opened, epoch, seed, clock.now());
         if let Some(telling) = &telling {
             gateway.handle(clock.now(), telling.begin());
@@ -154,7 +156,7 @@ impl EventLoop {
         let (call_sender, calls) = mpsc::channel(crate::handle::CALLS_MAX);
         let (board, board_seen) = watch::channel(Arc::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        let (state, state_seen) = watch::channel(Arc::new(State { gauges: gateway.gauges(), ..State::default() }));
+        let (state, state_seen) = watch::channel(Arc::new(State { gauges: gateway.gauges(), remember_ms, ..State::default() }));
         let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
         let event_loop = EventLoop {
             gateway,
@@ -186,6 +188,7 @@ impl EventLoop {
             state,
             retries: 0,
             disk,
+            remember_ms,
             delivered: 0,
             unheard: Unheard::default(),
             told: String::new(),
@@ -298,6 +301,12 @@ impl EventLoop {
         }
     }
 
+    /// Kafka has all up to there, but for what is kept beside the outbox.
+    fn progress(&self) -> Seq {
+        let gauges = self.gateway.gauges();
+        Seq(gauges.last_seq.saturating_sub(gauges.queued))
+    }
+
     fn kafka_up(&self) -> bool {
         self.rim.uplink.as_ref().is_some_and(Uplink::is_up)
     }
@@ -348,6 +357,20 @@ impl EventLoop {
                 let look = move |store: &Store<SledDisk>| drop(store.history(&order, span_ms, from).map(|page| reply.send(page).is_ok()));
                 let _ = self.rim.store.look(look);
             }
+            Call::ReadOrdersOf { span_ms, from, reply } => {
+                let _ = self.rim.store.look(move |store| drop(store.orders_of(&span_ms, from).map(|step| reply.send(step).is_ok())));
+            }
+            Call::CountQueuedOf { span_ms, from, reply } => {
+                let from = from.unwrap_or_else(|| self.progress().next());
+                let _ = self.rim.store.look(move |store| drop(store.queued_of(&span_ms, from).map(|step| reply.send(step).is_ok())));
+            }
+            Call::ReadKept { after, events_max, reply } => {
+                let upto = self.progress();
+                let look = move |store: &Store<SledDisk>| {
+                    drop(store.kept_events(after, upto, events_max).map(|kept| reply.send(kept).is_ok()));
+                };
+                let _ = self.rim.store.look(look);
+            }
             // Without Kafka whoever asked has heard so when the command was to be written down.
             Call::Replay { wanted, from, reply } => {
                 let steps = self.rim.replay.as_ref()?.steps();
@@ -369,6 +392,7 @@ impl EventLoop {
             }
             Call::Configure { settings, renew_producer, done } => {
                 self.rim.metrics.limits(&settings.limits);
+                self.remember_ms = settings.remember_ms;
                 self.gateway.configure(*settings);
                 if renew_producer {
                     self.gateway.renew_producer(self.rim.clock.now());
@@ -584,7 +608,7 @@ impl EventLoop {
         let accepting = gauges.accepting && disk == DiskState::Well;
         metrics.disk(disk == DiskState::Well, busy.unwrap_or_default(), accepting);
         self.tell_people(&gauges);
-        let state = State { accepting, gauges, kafka_up, disk };
+        let state = State { accepting, gauges, kafka_up, disk, remember_ms: self.remember_ms };
         self.tell_centre(&state);
         self.state.send_replace(Arc::new(state));
         self.tell_systemd();
@@ -623,7 +647,7 @@ impl EventLoop {
                 tracing::warn!(why, "no status of an order comes back");
             }
         }
-        let progress = Seq(gauges.last_seq.saturating_sub(gauges.queued));
+        let progress = self.progress();
         if let Some(telling) = &mut self.rim.telling
             && let Some(input) = telling.poll(progress, gauges.kept.events, &self.rim.store)
         {

@@ -9,9 +9,11 @@ use gateway::journal::{Command, Deed};
 use gateway::order::{Projection, Status};
 use gateway::request::{Answer, Code};
 use gateway::settings::Settings;
+use std::ops::Range;
 use std::sync::Arc;
-use store::DeadLetters;
+use store::day::{Cursor, OrdersStep, QueuedStep};
 use store::journal::{self, Page};
+use store::{DeadLetters, KeptEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Calls that wait for the event loop. Beyond it a terminal hears `busy`.
@@ -51,6 +53,9 @@ pub enum Call {
     ListCommands { reply: oneshot::Sender<Vec<Command>> },
     Decide { dead: Seq, decision: Decision, by: String, reply: oneshot::Sender<Decided> },
     Configure { settings: Box<Settings>, renew_producer: bool, done: oneshot::Sender<()> },
+    ReadOrdersOf { span_ms: Range<i64>, from: Option<Cursor>, reply: oneshot::Sender<OrdersStep> },
+    CountQueuedOf { span_ms: Range<i64>, from: Option<Seq>, reply: oneshot::Sender<QueuedStep> },
+    ReadKept { after: Seq, events_max: usize, reply: oneshot::Sender<Vec<(Seq, KeptEvent)>> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
 }
 
@@ -80,6 +85,8 @@ pub struct State {
     pub accepting: bool,
     /// How the disk is.
     pub disk: DiskState,
+    /// For how long orders are remembered, in milliseconds of running time.
+    pub remember_ms: u64,
 }
 
 /// The rim's end of the event loop.
@@ -154,6 +161,27 @@ impl Handle {
     pub async fn dead_letters(&self, after: Seq, letters_max: usize) -> Result<DeadLetters, StoreAway> {
         let (reply, found) = oneshot::channel();
         self.calls.send(Call::ListDeadLetters { after, letters_max, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// A step through the orders that were made in a span of time in Unix milliseconds.
+    pub async fn orders_of(&self, span_ms: Range<i64>, from: Option<Cursor>) -> Result<OrdersStep, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ReadOrdersOf { span_ms, from, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// A step through the events that wait, of such a span; `None` begins with the first that Kafka does not have.
+    pub async fn queued_of(&self, span_ms: Range<i64>, from: Option<Seq>) -> Result<QueuedStep, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::CountQueuedOf { span_ms, from, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// At most `events_max` dead letters and events that are held behind them, behind `after`.
+    pub async fn kept(&self, after: Seq, events_max: usize) -> Result<Vec<(Seq, KeptEvent)>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ReadKept { after, events_max, reply }).await.map_err(|_| StoreAway)?;
         found.await.map_err(|_| StoreAway)
     }
 

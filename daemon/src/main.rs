@@ -5,6 +5,7 @@ mod certificates;
 mod cli;
 mod clock;
 mod config;
+mod day;
 #[cfg(feature = "demo")]
 mod demo;
 mod disk_state;
@@ -58,6 +59,7 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => return cli::doctor::run(&args).await,
         Command::Status(args) => cli::ask::status(&args).await?,
         Command::Orders(args) => cli::ask::orders(&args).await?,
+        Command::Day(args) => cli::day::run(&args).await?,
         Command::Replay(args) => cli::journal::replay(&args).await?,
         Command::DeadLetters(command) => cli::dead_letters::run(&command).await?,
         Command::Order { id, history: true, ask } => cli::journal::history(&ask, &id).await?,

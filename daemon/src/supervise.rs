@@ -2,7 +2,7 @@
 
 use crate::attention::Attention;
 use crate::certificates;
-use crate::clock::Clock;
+use crate::clock::{BusinessDays, Clock};
 use crate::config::Config;
 use crate::event_loop::{EventLoop, Parts, Report};
 use crate::handle::Handle;
@@ -302,7 +302,13 @@ impl Tasks {
         let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
         let (mqtt, renew_mqtt) = mqtt.unzip();
         let settings = ingress::http::Settings::new(&config.http, config.kitchen, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
-        let settings = ingress::http::Settings { damaged, attention: attention.clone(), language: config.language, ..settings };
+        let settings = ingress::http::Settings {
+            damaged,
+            attention: attention.clone(),
+            language: config.language,
+            days: BusinessDays::new(config),
+            ..settings
+        };
         settings.usage.show(metrics, &settings.limits);
         let keys = settings.keys.clone();
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());

@@ -6,6 +6,7 @@
 
 mod batch;
 mod check;
+pub mod day;
 pub mod disk;
 mod error;
 mod export;

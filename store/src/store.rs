@@ -2,6 +2,7 @@
 
 use crate::batch::{Batch, NOT_OURS, Tail};
 use crate::check::{self, CheckReport};
+use crate::day::{self, Cursor, OrdersStep, QueuedStep};
 use crate::disk::{Disk, Op, Read, Space};
 use crate::error::{ApplyError, CommitError, OpenError, ReadError};
 use crate::export::{self, ExportError, ExportReport};
@@ -15,6 +16,7 @@ use gateway::journal::Command;
 use gateway::order::Projection;
 use gateway::printed::{PrintKey, Printed};
 use gateway::settings::OPEN_ORDERS_MAX;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The durable store. It has one owner and no thread; every call returns when its work is done.
@@ -193,6 +195,22 @@ impl<D: Disk> Store<D> {
     /// As [`Store::load`].
     pub fn history(&self, order: &OrderId, span_ms: (i64, i64), from: Seq) -> Result<Page, ReadError> {
         journal::history(&self.disk, order, span_ms, from)
+    }
+
+    /// The orders that were made in a span of time in Unix milliseconds, from `from` on (`None`: all): one step.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn orders_of(&self, span_ms: &Range<i64>, from: Option<Cursor>) -> Result<OrdersStep, ReadError> {
+        day::orders(&self.disk, span_ms, from)
+    }
+
+    /// How many events of a span of time in Unix milliseconds wait, from `from` on: one step.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn queued_of(&self, span_ms: &Range<i64>, from: Seq) -> Result<QueuedStep, ReadError> {
+        day::queued(&self.disk, span_ms, from)
     }
 
     /// The commands that are journalled, oldest first.

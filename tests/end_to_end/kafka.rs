@@ -9,6 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ const PARTITIONS: i32 = 3;
 /// A Kafka of one broker.
 pub struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
+    /// What the centre writes with.
+    centre: OnceCell<BaseProducer>,
 }
 
 /// One event as a consumer sees it.
@@ -44,7 +47,7 @@ impl Kafka {
         for (topic, partitions) in [("order-events", PARTITIONS), ("order-events-dlq", 1), ("order-status", 2), ("gateway-status", 1)] {
             cluster.create_topic(topic, partitions, 1).expect("a topic");
         }
-        Kafka { cluster }
+        Kafka { cluster, centre: OnceCell::new() }
     }
 
     /// The config section of a gateway that uses it.
@@ -54,8 +57,10 @@ impl Kafka {
 
     /// Puts a record on a topic, as the centre does, and waits until it is there.
     pub fn put(&self, topic: &str, key: &str, value: &str) {
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", self.cluster.bootstrap_servers()).create().expect("a producer");
+        let producer = self.centre.get_or_init(|| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", self.cluster.bootstrap_servers()).set("linger.ms", "0").create().expect("a producer")
+        });
         producer.send(BaseRecord::to(topic).key(key).payload(value)).expect("the queue is empty");
         producer.flush(PATIENCE).expect("it is taken");
     }

@@ -176,6 +176,8 @@ pub struct Gauges {
     pub uplink_failed_since: Option<u64>,
     /// The last seq given.
     pub last_seq: u64,
+    /// The wall time as it was last known, Unix milliseconds.
+    pub last_wall_ms: i64,
     /// Counts since the start.
     pub tally: Tally,
 }
@@ -419,6 +421,7 @@ impl Gateway {
             rebuilding: self.rebuild.is_under_way(),
             uplink_failed_since: self.uplink.failed_since(),
             last_seq: self.next_seq.0 - 1,
+            last_wall_ms: self.last_wall_ms,
             tally: self.tally,
         }
     }

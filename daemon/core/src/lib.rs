@@ -26,6 +26,7 @@ pub mod rebuild;
 mod release;
 pub mod request;
 pub mod settings;
+mod shown;
 mod sweep;
 mod tickets;
 pub mod time;

@@ -19,13 +19,20 @@ impl Decimal {
     /// Reads a JSON number; `None` for another value, an exponent, or more digits than a price can have.
     pub fn read(value: &Value) -> Option<Decimal> {
         let Value::Number(number) = value else { return None };
-        let text = number.as_str();
+        Decimal::parse(number.as_str())
+    }
+
+    /// Reads the text of such a number.
+    pub fn parse(text: &str) -> Option<Decimal> {
         let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
         // 24 digits leave room for a thousand lines of a thousand each below i128's 38.
         if text.len() > 26 || scale > SCALE_MAX as usize {
             return None;
         }
         let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        if digits.is_empty() || text.matches('.').count() > 1 {
+            return None;
+        }
         let units = digits.chars().filter(|c| *c != '.').try_fold(0, |units, c| Some(units * 10 + i128::from(c.to_digit(10)?)))?;
         Some(Decimal { units: if negative { -units } else { units }, scale: u32::try_from(scale).ok()? })
     }

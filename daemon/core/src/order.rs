@@ -4,10 +4,8 @@ use crate::ids::{Name, OrderId, Ticket};
 use crate::json::Object;
 use crate::money::{Decimal, count};
 use crate::request::EventType;
-use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 /// Most lines that an order may have.
 pub const LINES_MAX: usize = 200;
@@ -160,9 +158,11 @@ pub enum Effect {
         lines: Vec<Line>,
         /// Lines beyond [`LINES_BYTES_MAX`].
         lines_omitted: u16,
+        /// The total's text, as given or added up; `None` leaves the old one.
+        total: Option<String>,
     },
-    /// Money given back.
-    Refund,
+    /// So much money given back.
+    Refund(Decimal),
     /// A final order lives again.
     Reopen,
     /// A payment.
@@ -219,13 +219,17 @@ fn read_state_change(data: &Object) -> Result<Effect, EffectError> {
         None => {}
         Some(Some("lines")) => {
             let (lines, lines_omitted) = read_lines(data)?;
-            return Ok(Effect::Lines { lines, lines_omitted });
+            // Without prices there is nothing to add up.
+            let priced = details(data)?.iter().all(|line| line.get("price").is_some());
+            let added_up = || sum_of_lines(data).ok().filter(|_| priced).map(Decimal::to_json);
+            let total = data.get("totalPrice").filter(|total| total.is_number()).cloned().or_else(added_up);
+            return Ok(Effect::Lines { lines, lines_omitted, total: total.as_ref().and_then(total_text) });
         }
         Some(Some("refund")) => {
             let amount = data.get("amount").and_then(Decimal::read).filter(|a| !a.is_negative());
             let reason = data.get("reason").and_then(Value::as_str);
             return match (amount, reason) {
-                (Some(_), Some(_)) => Ok(Effect::Refund),
+                (Some(amount), Some(_)) => Ok(Effect::Refund(amount)),
                 _ => Err(EffectError("a refund needs data.amount, a number, and data.reason, a string".into())),
             };
         }
@@ -278,6 +282,10 @@ fn sum_of_lines(data: &Object) -> Result<Decimal, EffectError> {
         let line_sum = (|| amount(line, "price")?.times(quantity(line)?)?.minus(amount(line, "discount")?))();
         line_sum.and_then(|l| sum.plus(l)).ok_or_else(|| wrong(n))
     })
+}
+
+fn total_text(total: &Value) -> Option<String> {
+    Some(total).filter(|total| total.is_number()).map(Value::to_string).filter(|text| text.len() <= SHORT_TEXT_MAX)
 }
 
 fn cut(text: &str, len_max: usize) -> String {
@@ -344,36 +352,6 @@ impl Line {
             + list(&self.modifiers)
             + list(&self.allergens)
     }
-
-    fn shown(&self) -> ShownLine<'_> {
-        ShownLine {
-            food_id: &self.food_id,
-            food_name: &self.food_name,
-            quantity: self.quantity,
-            status: self.status,
-            modifiers: &self.modifiers,
-            allergens: &self.allergens,
-            notes: &self.notes,
-            station: &self.station,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ShownLine<'a> {
-    food_id: &'a str,
-    food_name: &'a str,
-    quantity: u32,
-    status: Status,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    modifiers: &'a [String],
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    allergens: &'a [String],
-    #[serde(skip_serializing_if = "str::is_empty")]
-    notes: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    station: &'a str,
 }
 
 /// Who caused a change.
@@ -452,6 +430,9 @@ pub struct Projection {
     pub maybe_stored: bool,
     /// It stands on the board, or in the kitchen with its alarm.
     pub open: bool,
+    /// The text of what was given back, where an amount was told. Stored apart from the rest: most orders have none.
+    #[serde(skip)]
+    pub refunded: Option<String>,
 }
 
 /// When a change happens: the wall time written down, and the running time that ages are counted in.
@@ -482,7 +463,7 @@ impl Projection {
             channel: short("channel"),
             customer_name: short("customerName"),
             due_at: short("dueAt"),
-            total: data("totalPrice").filter(|t| t.is_number()).map(Value::to_string).filter(|t| t.len() <= SHORT_TEXT_MAX),
+            total: data("totalPrice").and_then(total_text),
             shipper: None,
             terminal: None,
             created_at_ms: at.wall_ms,
@@ -496,14 +477,25 @@ impl Projection {
             alarm: None,
             maybe_stored: false,
             open: true,
+            refunded: None,
         }
+    }
+
+    /// The total, if it is a sum that can be counted with.
+    pub fn total(&self) -> Option<Decimal> {
+        Decimal::parse(self.total.as_deref()?)
+    }
+
+    /// What was given back, where an amount was told.
+    pub fn refunded(&self) -> Option<Decimal> {
+        Decimal::parse(self.refunded.as_deref()?)
     }
 
     /// Whether an effect of the house may be applied; a final order takes only what leaves its status alone, or `reopen`.
     pub fn admits(&self, effect: &Effect) -> bool {
         match effect {
             Effect::Create { .. } => false,
-            Effect::Refund | Effect::Reopen | Effect::Payment(_) => true,
+            Effect::Refund(_) | Effect::Reopen | Effect::Payment(_) => true,
             Effect::Status(..) | Effect::Lines { .. } | Effect::Shipper(_) => !self.status.is_final(),
         }
     }
@@ -514,12 +506,13 @@ impl Projection {
             Effect::Create { .. } => false,
             Effect::Status(status, Some(line)) => self.set_line(*line, *status),
             Effect::Status(status, None) => self.set_status(*status, source, at),
-            Effect::Lines { lines, lines_omitted } => {
+            Effect::Lines { lines, lines_omitted, total } => {
                 self.lines.clone_from(lines);
+                self.total = total.clone().or(self.total.take());
                 self.lines_omitted = *lines_omitted;
                 true
             }
-            Effect::Refund => self.set_payment(Payment::PartlyRefunded),
+            Effect::Refund(amount) => self.refund(*amount),
             Effect::Reopen => self.reopen(at),
             Effect::Payment(payment) => self.set_payment(*payment),
             Effect::Shipper(name) => self.shipper.replace(name.clone()).as_ref() != Some(name),
@@ -595,6 +588,17 @@ impl Projection {
         true
     }
 
+    /// Refunds add up; once they reach the total all of it is given back.
+    fn refund(&mut self, amount: Decimal) -> bool {
+        // What does not fit into 38 digits is no money.
+        let Some(refunded) = self.refunded().unwrap_or(Decimal::ZERO).plus(amount) else { return false };
+        let left = self.total().and_then(|total| refunded.minus(total));
+        let all = left.is_some_and(|left| !left.is_negative());
+        self.refunded = Some(refunded.to_json().to_string());
+        self.set_payment(if all { Payment::Refunded } else { Payment::PartlyRefunded });
+        true
+    }
+
     fn reopen(&mut self, at: Moment) -> bool {
         if !self.status.is_final() {
             return false;
@@ -629,65 +633,6 @@ impl Projection {
     pub fn number(&self) -> Option<String> {
         self.display_number.clone().or_else(|| self.ticket.map(|t| t.0.to_string()))
     }
-
-    /// The order as terminals and pages see it.
-    pub fn shown(&self) -> impl Serialize + '_ {
-        Shown {
-            order_id: &self.order_id,
-            status: self.status,
-            payment: self.payment,
-            created_at: rfc3339(self.created_at_ms),
-            updated_at: rfc3339(self.updated_at_ms),
-            lines: self.lines.iter().map(Line::shown).collect(),
-            ticket: self.ticket,
-            total_price: self.total.as_deref().and_then(|total| serde_json::from_str(total).ok()),
-            terminal_id: self.terminal.as_ref(),
-            display_number: self.display_number.as_deref(),
-            channel: self.channel.as_deref(),
-            customer_name: self.customer_name.as_deref(),
-            due_at: self.due_at.as_deref(),
-            shipper: self.shipper.as_deref(),
-            lines_omitted: (self.lines_omitted > 0).then_some(self.lines_omitted),
-            alarm: self.alarm.map(|alarm| match alarm {
-                Alarm::Cancelled => "CANCELLED",
-                Alarm::PaymentFailed => "PAYMENT_FAILED",
-            }),
-            maybe_stored: self.maybe_stored.then_some(true),
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown<'a> {
-    order_id: &'a OrderId,
-    status: Status,
-    payment: Payment,
-    created_at: String,
-    updated_at: String,
-    lines: Vec<ShownLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ticket: Option<Ticket>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total_price: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    terminal_id: Option<&'a Name>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    display_number: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    due_at: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shipper: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lines_omitted: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    alarm: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    maybe_stored: Option<bool>,
 }
 
 #[cfg(test)]
@@ -729,6 +674,20 @@ mod tests {
             let cancelled = after(&[(Effect::Status(before, None), Source::House), (CANCEL, Source::Centre)]);
             assert_eq!((cancelled.open, cancelled.alarm), (false, None), "{before:?}");
         }
+    }
+
+    #[test]
+    fn refunds_add_up_to_all_of_it() {
+        let read = |data: serde_json::Value| Effect::read(EventType::StateChanged, data.as_object().unwrap()).unwrap();
+        let refund = |amount: f64| read(serde_json::json!({"change": "refund", "amount": amount, "reason": "cold"}));
+        let lines = read(serde_json::json!({"change": "lines", "orderDetails": [{"price": 4.5, "quantity": 2, "discount": 1}]}));
+        let mut order = after(&[(lines, Source::House), (refund(2.5), Source::Centre)]);
+        assert_eq!((order.total.as_deref(), order.refunded.as_deref(), order.payment), (Some("8.0"), Some("2.5"), Payment::PartlyRefunded));
+        order.apply(&refund(5.5), Source::House, AT);
+        assert_eq!((order.refunded.as_deref(), order.payment), (Some("8.0"), Payment::Refunded));
+        let unpriced = read(serde_json::json!({"change": "lines", "orderDetails": [{"foodName": "Ramen"}]}));
+        order.apply(&unpriced, Source::House, AT);
+        assert_eq!(order.total.as_deref(), Some("8.0"), "lines without prices leave the total");
     }
 
     #[test]

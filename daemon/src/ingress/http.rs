@@ -13,6 +13,7 @@
 mod access;
 mod alarms;
 mod connection;
+mod day;
 mod dead_letters;
 mod guard;
 mod journal;
@@ -32,6 +33,7 @@ pub use keys::{KeyRing, hash};
 pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
+use crate::clock::BusinessDays;
 use crate::config;
 use crate::display::{BoardText, Language, Streams};
 use crate::handle::Handle;
@@ -138,6 +140,8 @@ pub struct Settings {
     pub language: Option<Language>,
     /// Damaged stores that were moved aside: /health counts them, /operations names them.
     pub damaged: Vec<store::Aside>,
+    /// The house's business days.
+    pub days: BusinessDays,
     /// What a person should see to.
     pub attention: Attention,
     /// The bounds.
@@ -171,6 +175,8 @@ struct App {
     public_board: Arc<BoardText>,
     /// The board with order ids.
     house_board: Arc<BoardText>,
+    /// Held by who counts a day.
+    counting: tokio::sync::Mutex<()>,
     public_streams: Streams,
     house_streams: Streams,
 }
@@ -191,6 +197,7 @@ pub async fn serve(
     let app = Arc::new(App {
         rates: Mutex::new(Rates::new(SECOND / settings.limits.submits_per_second.max(1), settings.limits.submits_burst, TERMINALS_MAX)),
         strikes: Mutex::new(Rates::new(WRONG_TOKEN_INTERVAL, WRONG_TOKENS_BURST, WRONG_ADDRESSES_MAX)),
+        counting: tokio::sync::Mutex::default(),
         public_board: Arc::new(BoardText::public()),
         house_board: Arc::new(BoardText::house()),
         public_streams: Streams::new(settings.limits.streams, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),

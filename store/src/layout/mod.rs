@@ -24,7 +24,7 @@
 //! S terminal 00 session:8                    number:8 opened:8
 //! T partition:4 topic                        offset:8: the next one to read
 //! W order                                    postcard Projection: on the board
-//! Z order                                    postcard Projection: closed
+//! Z order                                    postcard Projection: closed; of both, format 2: and then the text of what was refunded
 //! ```
 //!
 //! A value's first byte is the format of its kind. A record grows by a new format byte: the new release goes on reading the old one,

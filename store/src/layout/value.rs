@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The format byte that every kind of record is at.
 pub(crate) const RECORD_FORMAT: u8 = 1;
+/// The format byte of an order of which money was given back: as the others, and behind it the text of how much.
+const REFUNDED_FORMAT: u8 = 2;
 
 /// Whose store it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,16 +100,30 @@ pub(crate) fn remembered(key: &[u8], value: &[u8]) -> Result<Remembered, ReadErr
     decode(key, body(key, value)?)
 }
 pub(crate) fn encode_projection(projection: &Projection) -> Vec<u8> {
-    encode(&[], projection)
+    let mut value = encode(&[], projection);
+    match &projection.refunded {
+        None => value,
+        Some(refunded) => {
+            value[0] = REFUNDED_FORMAT;
+            postcard::to_extend(refunded, value).expect("a text always serialises")
+        }
+    }
 }
 pub(crate) fn projection(key: &[u8], value: &[u8]) -> Result<Projection, ReadError> {
-    decode(key, body(key, value)?)
+    match value.split_first() {
+        Some((&REFUNDED_FORMAT, body)) => {
+            let (projection, refunded) = decode::<(Projection, String)>(key, body)?;
+            Ok(Projection { refunded: Some(refunded), ..projection })
+        }
+        Some(_) | None => decode(key, body(key, value)?),
+    }
 }
 /// When an order was created, without reading the rest of it: `created_at_ms` and the fields before it, in their order.
 pub(crate) fn created_at_ms(key: &[u8], value: &[u8]) -> Result<i64, ReadError> {
     type Text<'v> = Option<&'v str>;
     type Before<'v> = (&'v str, Status, Payment, Option<Ticket>, [Text<'v>; 7]);
-    let (_, created_at_ms) = postcard::take_from_bytes::<(Before<'_>, i64)>(body(key, value)?).map_err(|e| damaged(key, e.to_string()))?.0;
+    let body = value.strip_prefix(&[REFUNDED_FORMAT]).map_or_else(|| body(key, value), Ok)?;
+    let (_, created_at_ms) = postcard::take_from_bytes::<(Before<'_>, i64)>(body).map_err(|e| damaged(key, e.to_string()))?.0;
     Ok(created_at_ms)
 }
 pub(crate) fn encode_printed(printed: &Printed) -> Vec<u8> {

@@ -93,6 +93,21 @@ fn order() {
 }
 
 #[test]
+fn refunded_order() {
+    let refunded = gateway::order::Projection { refunded: Some("2.50".into()), ..projection("order-123", true) };
+    let bytes = value::encode_projection(&refunded);
+    assert_eq!(
+        hex(&bytes),
+        "02096f726465722d3132330000012a000000000000010674696c6c2d318088a9ce98638088a9ce98638827000108666f6f642d3030311050697a7a61\
+         204d61726768657269746102010c6578747261206368656573650977656c6c20646f6e6501046d696c6b046f76656e0000010101d097a9ce98630000\
+         000104322e3530"
+    );
+    let key = key::open_order(&order_id("order-123"));
+    assert_eq!(value::projection(&key, &bytes).unwrap(), refunded);
+    assert_eq!(value::created_at_ms(&key, &bytes).unwrap(), refunded.created_at_ms);
+}
+
+#[test]
 fn counters_record() {
     assert_eq!(hex(&value::encode_counters(&counters())), "012a96b40280b899298088a9ce9863");
 }

@@ -3,7 +3,7 @@
 use super::access::{anybody, house_only};
 use super::guard::guard;
 use super::reply::Reply;
-use super::{App, alarms, dead_letters, journal, reads, submit};
+use super::{App, alarms, day, dead_letters, journal, reads, submit};
 use crate::display;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -51,6 +51,7 @@ pub fn routes() -> Vec<Route> {
             handlers: post(alarms::acknowledge),
         },
         Route { path: "/api/v1/replay", methods: &["post"], access: Access::House, handlers: post(journal::replay) },
+        read("/api/v1/day", Access::House, get(day::day)),
         read("/api/v1/dead-letters", Access::House, get(dead_letters::list)),
         Route {
             path: "/api/v1/dead-letters/{seq}",

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::DeadLetters;
+use store::day::{OrdersStep, QueuedStep};
 use store::journal::{self, Fate, Page};
+use store::{DeadLetters, KeptEvent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -137,6 +138,15 @@ impl Memory {
             }
             Call::ListCommands { reply } => drop(reply.send(self.commands.clone())),
             Call::Decide { dead, decision, reply, by: _ } => drop(reply.send(self.bury(dead, decision))),
+            Call::ReadOrdersOf { span_ms, reply, .. } => {
+                let orders = self.orders.values().filter(|order| span_ms.contains(&order.created_at_ms)).cloned().collect();
+                let _ = reply.send(OrdersStep { orders, next: None });
+            }
+            Call::CountQueuedOf { reply, .. } => drop(reply.send(QueuedStep::default())),
+            Call::ReadKept { after, reply, .. } => {
+                let letters = self.dead.iter().filter(|(seq, ..)| *seq > after);
+                let _ = reply.send(letters.map(|(seq, letter, _)| (*seq, KeptEvent::Letter(letter.clone()))).collect());
+            }
             Call::OpenSession { .. } | Call::FindSession { .. } | Call::Configure { .. } => panic!("HTTP has no use for it"),
         }
     }

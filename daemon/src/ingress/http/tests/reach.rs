@@ -32,6 +32,7 @@ fn seen_from(remote: &str, inside: &Loop) -> Router {
         handle: inside.handle.clone(),
         rates: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
         strikes: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
+        counting: tokio::sync::Mutex::default(),
         public_board: Arc::new(BoardText::public()),
         house_board: Arc::new(BoardText::house()),
         public_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),

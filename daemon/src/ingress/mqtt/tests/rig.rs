@@ -263,5 +263,6 @@ pub fn order(id: &str, terminal: Option<&str>, status: Status) -> Projection {
         history: Vec::new(),
         alarm: None,
         maybe_stored: false,
+        refunded: None,
     }
 }
