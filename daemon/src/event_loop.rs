@@ -9,6 +9,7 @@ use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink,
 use crate::metrics::Metrics;
 use crate::rebuilding::Rebuilding;
 use crate::telling::Telling;
+use crate::terminals::Terminals;
 use crate::unheard::{self, Unheard};
 use anyhow::bail;
 use gateway::board::Board;
@@ -107,6 +108,7 @@ pub struct EventLoop {
     retries: u64,
     disk: DiskWatch,
     remember_ms: u64,
+    syncs: Option<(Duration, Duration)>,
     delivered: u64,
     unheard: Unheard,
     /// What the sign of life said last.
@@ -157,7 +159,8 @@ impl EventLoop {
         let (board, board_seen) = watch::channel(Arc::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let (state, state_seen) = watch::channel(Arc::new(State { gauges: gateway.gauges(), remember_ms, ..State::default() }));
-        let handle = Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen };
+        let handle =
+            Handle { calls: call_sender, board: board_seen, changes: changes.clone(), state: state_seen, terminals: Terminals::default() };
         let event_loop = EventLoop {
             gateway,
             rim: Rim {
@@ -189,6 +192,7 @@ impl EventLoop {
             retries: 0,
             disk,
             remember_ms,
+            syncs: None,
             delivered: 0,
             unheard: Unheard::default(),
             told: String::new(),
@@ -399,6 +403,10 @@ impl EventLoop {
                 }
                 let _ = done.send(());
             }
+            Call::ListMaybeStored { orders_max, reply } => {
+                let wanted = self.gateway.open_orders().filter(|order| order.maybe_stored);
+                let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());
+            }
             Call::ListOrders { status, orders_max, reply } => {
                 let wanted = self.gateway.open_orders().filter(|order| status.is_none_or(|status| order.status == status));
                 let _ = reply.send(wanted.take(orders_max).map(|order| order.as_ref().clone()).collect());
@@ -504,6 +512,7 @@ impl EventLoop {
         let input = match result {
             Ok(cost) => {
                 self.rim.metrics.synced(cost.sync);
+                self.syncs = Some((cost.sync, self.syncs.map_or(cost.sync, |(_, slowest)| slowest.max(cost.sync))));
                 Input::Stored { commit }
             }
             Err(error) => {
@@ -608,7 +617,9 @@ impl EventLoop {
         let accepting = gauges.accepting && disk == DiskState::Well;
         metrics.disk(disk == DiskState::Well, busy.unwrap_or_default(), accepting);
         self.tell_people(&gauges);
-        let state = State { accepting, gauges, kafka_up, disk, remember_ms: self.remember_ms };
+        let before = self.state.borrow().clone();
+        let kafka_since = before.kafka_since.filter(|_| before.kafka_up == kafka_up).or_else(|| Some(Instant::now()));
+        let state = State { accepting, gauges, kafka_up, disk, remember_ms: self.remember_ms, kafka_since, syncs: self.syncs };
         self.tell_centre(&state);
         self.state.send_replace(Arc::new(state));
         self.tell_systemd();

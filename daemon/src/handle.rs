@@ -1,6 +1,7 @@
 //! What the rim holds of the event loop: submit, look, listen. Cheap to clone.
 
 use crate::disk_state::DiskState;
+use crate::terminals::Terminals;
 use gateway::Gauges;
 use gateway::board::Board;
 use gateway::ids::{Name, OrderId, Seq, SessionId};
@@ -11,6 +12,7 @@ use gateway::request::{Answer, Code};
 use gateway::settings::Settings;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use store::day::{Cursor, OrdersStep, QueuedStep};
 use store::journal::{self, Page};
 use store::{DeadLetters, KeptEvent};
@@ -56,6 +58,7 @@ pub enum Call {
     ReadOrdersOf { span_ms: Range<i64>, from: Option<Cursor>, reply: oneshot::Sender<OrdersStep> },
     CountQueuedOf { span_ms: Range<i64>, from: Option<Seq>, reply: oneshot::Sender<QueuedStep> },
     ReadKept { after: Seq, events_max: usize, reply: oneshot::Sender<Vec<(Seq, KeptEvent)>> },
+    ListMaybeStored { orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
     ListOrders { status: Option<Status>, orders_max: usize, reply: oneshot::Sender<Vec<Projection>> },
 }
 
@@ -87,6 +90,10 @@ pub struct State {
     pub disk: DiskState,
     /// For how long orders are remembered, in milliseconds of running time.
     pub remember_ms: u64,
+    /// Since when `kafka_up` is what it is.
+    pub kafka_since: Option<Instant>,
+    /// How long the last disk sync took, and the slowest since the start.
+    pub syncs: Option<(Duration, Duration)>,
 }
 
 /// The rim's end of the event loop.
@@ -96,6 +103,7 @@ pub struct Handle {
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) changes: broadcast::Sender<Arc<Projection>>,
     pub(crate) state: watch::Receiver<Arc<State>>,
+    pub(crate) terminals: Terminals,
 }
 
 impl Handle {
@@ -116,12 +124,17 @@ impl Handle {
 
     /// As [`Handle::submit`], for who must tell *not stored* from *not known*: `None` if the gateway ended before it decided.
     pub async fn decision(&self, ingress: Ingress, submission: Submission) -> Option<Answer> {
-        let id = submission.request.id.clone();
+        let (id, terminal) = (submission.request.id.clone(), submission.terminal.clone());
+        self.terminals.submitted(ingress, &terminal);
         let (reply, answer) = oneshot::channel();
-        if self.calls.try_send(Call::Submit { ingress, submission, reply }).is_err() {
-            return Some(Answer::rejected(Some(id), Code::Busy, "too many requests at once", Some(2_000)));
+        let answer = match self.calls.try_send(Call::Submit { ingress, submission, reply }) {
+            Err(_) => Some(Answer::rejected(Some(id), Code::Busy, "too many requests at once", Some(2_000))),
+            Ok(()) => answer.await.ok(),
+        };
+        if matches!(answer, Some(Answer::Rejected(_))) {
+            self.terminals.refused(ingress, &terminal);
         }
-        answer.await.ok()
+        answer
     }
 
     /// Makes a new serial session durable; `false` if it could not be.
@@ -148,6 +161,18 @@ impl Handle {
         let (reply, found) = oneshot::channel();
         self.calls.send(Call::ReadOrder { order, reply }).await.map_err(|_| StoreAway)?;
         found.await.map_err(|_| StoreAway)
+    }
+
+    /// Reads at most `orders_max` open orders that may be stored twice, oldest first.
+    pub async fn maybe_stored(&self, orders_max: usize) -> Result<Vec<Projection>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ListMaybeStored { orders_max, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// What was heard of terminals.
+    pub fn terminals(&self) -> &Terminals {
+        &self.terminals
     }
 
     /// Reads at most `orders_max` open orders, oldest first.

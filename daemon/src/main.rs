@@ -22,6 +22,7 @@ mod reload;
 mod supervise;
 mod telling;
 mod terminal;
+mod terminals;
 mod unheard;
 mod whole_file;
 

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,6 +84,17 @@ struct OfBound {
     bound: &'static str,
 }
 
+/// What Linux says of the process, and for how many days each certificate is still good.
+#[derive(Debug, Clone, Default)]
+pub struct Device {
+    /// Memory that it occupies.
+    pub memory_bytes: Option<u64>,
+    /// What it caused to be written to disks since it began.
+    pub written_bytes: Option<u64>,
+    /// By the config's key.
+    pub certificates: BTreeMap<&'static str, i64>,
+}
+
 /// All metrics. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -105,6 +117,7 @@ struct Inner {
     dead_letters: Gauge,
     damaged_stores: Gauge,
     certificate_days: Family<OfCertificate, Gauge>,
+    certificates: Mutex<BTreeMap<&'static str, i64>>,
     journal_events: Gauge,
     store_sync_seconds: Histogram,
     store_up: Gauge,
@@ -272,6 +285,7 @@ impl Metrics {
             dead_letters: Gauge::default(),
             damaged_stores: Gauge::default(),
             certificate_days: Family::default(),
+            certificates: Mutex::default(),
             journal_events: Gauge::default(),
             store_sync_seconds: seconds(),
             store_up: Gauge::default(),
@@ -395,6 +409,7 @@ impl Metrics {
     /// So many whole days until the certificate expires that a key of the config names.
     pub fn certificate_days(&self, certificate: &'static str, days: i64) {
         self.0.certificate_days.get_or_create(&OfCertificate { certificate }).set(days);
+        self.0.certificates.lock().unwrap_or_else(PoisonError::into_inner).insert(certificate, days);
     }
 
     /// For so long events have been delivered without a status of an order coming back.
@@ -415,6 +430,14 @@ impl Metrics {
     /// Records of a status topic's partition that were not read yet.
     pub fn consumer_lag(&self, topic: &str, partition: i32, records: i64) {
         self.0.consumer_lag.get_or_create(&OfPartition { topic: topic.to_owned(), partition }).set(records);
+    }
+
+    /// What the page /operations shows of the process and of its certificates.
+    pub fn device(&self) -> Device {
+        self.0.process.read();
+        let certificates = self.0.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let memory_bytes = u64::try_from(self.0.process.resident_bytes.get()).ok();
+        Device { memory_bytes, written_bytes: Some(self.0.process.disk_written_bytes.get()), certificates }
     }
 
     /// So many terminals of this ingress are there.
@@ -535,7 +558,6 @@ mod tests {
     use gateway::ids::Seq;
     use gateway::io::FailureClass;
     use gateway::request::Stored;
-    use std::collections::BTreeMap;
 
     fn metrics(config: &str) -> Metrics {
         let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ use gateway::settings::Settings;
 use sd_notify::NotifyState;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Aside, Room, SledDisk, SledOptions, Store, StoreThread};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -307,6 +307,14 @@ impl Tasks {
             attention: attention.clone(),
             language: config.language,
             days: BusinessDays::new(config),
+            site: ingress::http::Site {
+                gateway: config.gateway.id.to_string(),
+                data_dir: config.store.data_dir.clone(),
+                floor_bytes: config.store.min_free_bytes,
+                has_kafka: config.kafka.is_some(),
+                started: Some(Instant::now()),
+                metrics: Some(metrics.clone()),
+            },
             ..settings
         };
         settings.usage.show(metrics, &settings.limits);

@@ -14,7 +14,8 @@ struct Trip {
 impl Trip {
     fn new(more: &str) -> Trip {
         let kafka = Kafka::start();
-        let downlink = "[[downlink]]\ntopic = \"order-status\"\nselect = \"all\"\n";
+        // The mock waits for all of this time, also when a record is there.
+        let downlink = "[kafka.properties]\n\"fetch.wait.max.ms\" = 100\n[[downlink]]\ntopic = \"order-status\"\nselect = \"all\"\n";
         let mut house = House::new(&format!("{}{downlink}{more}", kafka.section()));
         house.start();
         Trip { kafka, house }

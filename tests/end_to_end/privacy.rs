@@ -27,7 +27,7 @@ fn event(house: &House, id: &str, key: &str, event: &Value) {
 #[test]
 fn no_log_and_no_support_file_knows_a_customer() {
     let kafka = Kafka::start();
-    let rest = "[[downlink]]\ntopic = \"order-status\"\nselect = \"all\"\n[log]\nlevel = \"trace\"\n";
+    let rest = "[kafka.properties]\n\"fetch.wait.max.ms\" = 100\n[[downlink]]\ntopic = \"order-status\"\nselect = \"all\"\n[log]\nlevel = \"trace\"\n";
     let mut house = House::new(&format!("{}{rest}", kafka.section()));
     house.start();
 

@@ -19,18 +19,22 @@ pub(super) struct File {
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-pub(super) const FILES: [File; 15] = [
+pub(super) const FILES: [File; 19] = [
     File { name: "acts.js", kind: JS, text: include_str!("files/acts.js") },
     File { name: "board.css", kind: CSS, text: include_str!("files/board.css") },
     File { name: "board.js", kind: JS, text: include_str!("files/board.js") },
     File { name: "bump.js", kind: JS, text: include_str!("files/bump.js") },
     File { name: "cards.js", kind: JS, text: include_str!("files/cards.js") },
+    File { name: "day.js", kind: JS, text: include_str!("files/day.js") },
     File { name: "icon.svg", kind: "image/svg+xml", text: include_str!("files/icon.svg") },
     File { name: "kitchen.css", kind: CSS, text: include_str!("files/kitchen.css") },
     File { name: "kitchen.js", kind: JS, text: include_str!("files/kitchen.js") },
+    File { name: "letters.js", kind: JS, text: include_str!("files/letters.js") },
     File { name: "live.js", kind: JS, text: include_str!("files/live.js") },
+    File { name: "operations.css", kind: CSS, text: include_str!("files/operations.css") },
     File { name: "operations.js", kind: JS, text: include_str!("files/operations.js") },
     File { name: "overview.js", kind: JS, text: include_str!("files/overview.js") },
+    File { name: "parts.js", kind: JS, text: include_str!("files/parts.js") },
     File { name: "settle.js", kind: JS, text: include_str!("files/settle.js") },
     File { name: "sound.js", kind: JS, text: include_str!("files/sound.js") },
     File { name: "staff.css", kind: CSS, text: include_str!("files/staff.css") },

@@ -6,9 +6,6 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT_LANGUAGE;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Pages for operators alone may speak English: what they show are the gateway's own sentences.
-const ENGLISH_ONLY: [&str; 2] = ["operations.html", "operations.js"];
-
 fn placeholders(text: &str) -> BTreeSet<&str> {
     text.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect()
 }
@@ -37,11 +34,11 @@ fn has_letter(text: &str) -> bool {
 }
 
 fn scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FILES.iter().filter(|file| file.name.ends_with(".js") && !ENGLISH_ONLY.contains(&file.name)).map(|file| (file.name, file.text))
+    FILES.iter().filter(|file| file.name.ends_with(".js")).map(|file| (file.name, file.text))
 }
 
 fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PAGES.into_iter().filter(|(name, _)| !ENGLISH_ONLY.contains(name))
+    PAGES.into_iter()
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod guard;
 mod journal;
 mod keys;
 mod language;
+mod operations;
 mod rate;
 mod reads;
 mod reply;
@@ -30,6 +31,7 @@ mod tests;
 mod usage;
 
 pub use keys::{KeyRing, hash};
+pub use operations::Site;
 pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
@@ -140,6 +142,8 @@ pub struct Settings {
     pub language: Option<Language>,
     /// Damaged stores that were moved aside: /health counts them, /operations names them.
     pub damaged: Vec<store::Aside>,
+    /// What /operations says of this gateway.
+    pub site: Site,
     /// The house's business days.
     pub days: BusinessDays,
     /// What a person should see to.

@@ -98,6 +98,7 @@ pub async fn run(settings: Settings, handle: Handle, stop: impl Future<Output = 
         topics: topics.clone(),
         figures: Arc::clone(&figures),
         submits,
+        terminals: handle.terminals().clone(),
         publisher: Publisher::new(answers_rx, Arc::clone(&figures)),
         house: House::new(topics.clone(), handle, Arc::clone(&figures), settings.boot),
         refusals: Refusals::new(&topics, Arc::clone(&figures)),

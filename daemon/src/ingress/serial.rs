@@ -76,6 +76,7 @@ async fn keep_open(config: SerialPort, mut port: Port, mut stop: watch::Receiver
             Err(error) => End::Lost(error.to_string()),
             Ok(stream) => {
                 info!(%terminal, %path, "serial port open");
+                port.handle.terminals().port(terminal, path.to_string(), None);
                 (backoff, said) = (Backoff::default(), None);
                 let _open = Counted::new(&port.figures.ports_open);
                 serve(config.framing, &mut port, stream, &mut stop).await
@@ -83,6 +84,7 @@ async fn keep_open(config: SerialPort, mut port: Port, mut stop: watch::Receiver
         };
         let End::Lost(reason) = end else { return };
         let wait = backoff.next();
+        port.handle.terminals().port(terminal, path.to_string(), Some(reason.clone()));
         // A port that is missing for a night is said once, not every five seconds.
         if said.as_ref() == Some(&reason) {
             debug!(%terminal, %path, %reason, retry_ms = wait.as_millis(), "serial port not open");

@@ -1,184 +1,189 @@
-// How the gateway is, every two seconds. Written in ES5.
+// How the gateway is: whether the line is up, what waits, who is there, what needs a person. Written in ES5.
 (function () {
   "use strict";
 
-  var REFRESH_MS = 2000;
-  // The server waits for Kafka before it decides.
-  var DECISION_MS = 15000;
+  var REFRESH_MS = 3000;
+  var DAY_MS = 30000;
+  // Below so many days a certificate is a person's business.
+  var SOON_DAYS = 30;
 
-  var hint = document.getElementById("hint");
   var heardOn = new Date();
-  var shownLetters = 0;
+  var offset = 0;
 
-  function two(number) {
-    return (number < 10 ? "0" : "") + number;
+  function id(name) {
+    return document.getElementById(name);
   }
 
-  function time(date) {
-    return date.getHours() + ":" + two(date.getMinutes());
+  // The time by the gateway's clock, so many milliseconds ago.
+  function ago(ms) {
+    return new Date(new Date().getTime() + offset - ms);
   }
 
-  function duration(ms) {
-    if (ms === null || ms === undefined) {
-      return "–";
-    }
-    var seconds = Math.round(ms / 1000);
-    if (seconds < 120) {
-      return seconds + " s";
-    }
-    var minutes = Math.round(seconds / 60);
-    return minutes < 120 ? minutes + " min" : Math.round(minutes / 60) + " h";
-  }
-
-  function bytes(count) {
-    if (count < 10240) {
-      return count + " B";
-    }
-    return count < 10485760 ? Math.round(count / 1024) + " KiB" : Math.round(count / 1048576) + " MiB";
+  function since(ms) {
+    return ms === null || ms === undefined ? "–" : texts.say("operations.since", { time: texts.moment(ago(ms)), duration: texts.duration(ms) });
   }
 
   function verdict(state) {
-    if (state.disk !== "well") {
-      return state.disk === "stalled" ? "The disk does not answer: terminals wait." : "The disk fails: no orders are taken. See the log.";
+    if (state.disk.state !== "well") {
+      return texts.word("operations.disk", state.disk.state);
+    }
+    if (state.rebuilding && !state.accepting) {
+      return texts.say("operations.rebuilding");
     }
     if (!state.accepting) {
-      return "No new orders are taken: the store is full.";
+      return texts.say("operations.full");
     }
-    if (state.kafka !== "up") {
-      return "The line to Kafka is down. Orders are taken and kept: " + state.queued + " are waiting.";
+    if (state.line.kafka === "off") {
+      return texts.say("operations.no_line");
     }
-    return state.deadLetters > 0 ? "Running. Dead letters wait for a decision." : "Running.";
+    if (state.line.kafka === "down") {
+      return texts.say("operations.line_down", { count: state.line.queued });
+    }
+    return isWell(state) ? texts.say("operations.well") : texts.say("operations.see_to");
   }
 
-  function show(state) {
+  function isWell(state) {
+    return state.accepting && state.line.kafka !== "down" && state.disk.state === "well" && state.deadLetters.count === 0 &&
+      state.attention.length === 0 && state.damagedStores.length === 0;
+  }
+
+  function line(state) {
+    var of = state.line;
     var rows = [
-      ["Line to Kafka", state.kafka],
-      ["Events waiting", state.queued + " (" + bytes(state.queuedBytes) + ")"],
-      ["Oldest waiting for", duration(state.oldestQueuedMs)],
-      ["Events on their way", state.windowEvents],
-      ["Sent again", state.retries],
-      ["Dead letters", state.deadLetters],
-      ["Open orders", state.openOrders],
-      ["Requests in flight", state.requestsInFlight],
-      ["Statuses in flight", state.statusesInFlight],
-      ["Last position (seq)", state.lastSeq]
+      [texts.say("operations.kafka"), texts.word("line", of.kafka)],
+      [texts.say("operations.kafka_since"), since(of.sinceMs)],
+      [texts.say("operations.queued"), texts.number(of.queued) + " (" + texts.bytes(of.queuedBytes) + ")"],
+      [texts.say("operations.oldest"), of.queued === 0 ? "–" : since(of.oldestQueuedMs)],
+      [texts.say("operations.window"), texts.number(of.windowEvents)],
+      [texts.say("operations.retries"), texts.number(of.retries)]
     ];
-    var figures = document.createDocumentFragment();
-    for (var i = 0; i < rows.length; i++) {
-      var row = document.createElement("tr");
-      var name = document.createElement("th");
-      var value = document.createElement("td");
-      name.scope = "row";
-      name.textContent = rows[i][0];
-      value.textContent = rows[i][1];
-      row.appendChild(name);
-      row.appendChild(value);
-      figures.appendChild(row);
+    if (of.mqtt) {
+      rows.push([texts.say("operations.mqtt"), texts.word("line", of.mqtt)]);
     }
-    var table = document.getElementById("figures");
-    table.textContent = "";
-    table.appendChild(figures);
-    var damaged = document.getElementById("damaged");
-    damaged.textContent = state.damagedStores.length === 0 ? "" :
-      "A damaged store was moved aside and is kept. Look at what is missing, then remove it: " + state.damagedStores.join("; ");
-    var sentences = document.createDocumentFragment();
-    for (var j = 0; j < state.attention.length; j++) {
-      var sentence = document.createElement("li");
-      sentence.textContent = state.attention[j];
-      sentences.appendChild(sentence);
+    rows.push([texts.say("operations.open_orders"), texts.number(state.openOrders)]);
+    parts.figures("line", rows);
+  }
+
+  function certificate(each) {
+    var text = each.days < 0 ? texts.say("operations.expired") : texts.say("operations.days", { count: each.days });
+    return [each.certificate, each.days <= SOON_DAYS ? text + " !" : text];
+  }
+
+  function device(state) {
+    var disk = state.disk;
+    var clock = state.clock.known ? texts.moment(new Date(state.clock.now)) : texts.say("operations.clock_unknown");
+    var rows = [
+      [texts.say("operations.disk"), texts.word("disk", disk.state)],
+      [texts.say("operations.free"), disk.freeBytes === null ? "–" : texts.say("operations.free_of", { free: texts.bytes(disk.freeBytes), size: texts.bytes(disk.sizeBytes), floor: texts.bytes(disk.floorBytes) })],
+      [texts.say("operations.written"), disk.writtenBytes === null ? "–" : texts.bytes(disk.writtenBytes)],
+      [texts.say("operations.sync"), disk.syncMs === null ? "–" : texts.say("operations.sync_of", { last: texts.number(disk.syncMs), worst: texts.number(disk.slowestSyncMs) })],
+      [texts.say("operations.clock"), clock],
+      [texts.say("operations.memory"), state.memoryBytes === null ? "–" : texts.bytes(state.memoryBytes)],
+      [texts.say("operations.version"), state.version],
+      [texts.say("operations.up"), since(state.upMs)]
+    ];
+    parts.figures("device", rows.concat(state.certificates.map(certificate)));
+  }
+
+  function presence(each) {
+    if (each.trouble) {
+      return "closed";
     }
-    var attention = document.getElementById("attention");
-    attention.textContent = "";
-    attention.appendChild(sentences);
-    document.getElementById("version").textContent = "dumbwaiter " + state.version;
-    var line = document.getElementById("verdict");
-    line.textContent = verdict(state);
-    line.className = "verdict " + (state.accepting && state.kafka === "up" && state.deadLetters === 0 && state.damagedStores.length === 0 && state.attention.length === 0 ? "well" : "unwell");
+    return each.online === null ? "unknown" : each.online ? "online" : "offline";
   }
 
-  function said(text) {
-    document.getElementById("letter-said").textContent = text;
-  }
-
-  // The server takes it from its own computer alone, and from no other page.
-  function decide(seq, decision) {
-    var request = new XMLHttpRequest();
-    request.open("POST", "/api/v1/dead-letters/" + seq, true);
-    request.setRequestHeader("Content-Type", "application/json");
-    request.timeout = DECISION_MS;
-    request.onload = function () {
-      var answer = {};
-      try {
-        answer = JSON.parse(request.responseText);
-      } catch (broken) {
-        // The status says enough.
-      }
-      said(request.status === 200 ? "Seq " + seq + ": " + answer.appended + " queued again." : "Seq " + seq + ": " + (answer.message || request.status));
-      letters();
-    };
-    request.onerror = request.ontimeout = function () {
-      said("Seq " + seq + ": no answer. Look whether it is still here, then decide again.");
-    };
-    request.send(JSON.stringify({ decision: decision }));
-  }
-
-  function button(seq, decision, label) {
-    var element = document.createElement("button");
-    element.type = "button";
-    element.textContent = label;
-    element.onclick = function () {
-      if (decision === "retry" || window.confirm("Give this event up for good?")) {
-        element.disabled = true;
-        decide(seq, decision);
-      }
-    };
-    return element;
-  }
-
-  function letters() {
-    live.get("/api/v1/dead-letters", function (found) {
-      if (!found) {
-        return;
-      }
-      var list = document.createDocumentFragment();
-      for (var i = 0; i < found.deadLetters.length; i++) {
-        var letter = found.deadLetters[i];
-        var item = document.createElement("li");
-        var text = letter.orderId + ", " + letter.type + ", seq " + letter.seq + ", " + letter.held + " behind it: " + letter.reason + " ";
-        item.appendChild(document.createTextNode(text));
-        item.appendChild(button(letter.seq, "retry", "Retry"));
-        item.appendChild(document.createTextNode(" "));
-        item.appendChild(button(letter.seq, "discard", "Discard"));
-        list.appendChild(item);
-      }
-      var place = document.getElementById("letter-list");
-      place.textContent = "";
-      place.appendChild(list);
-      document.getElementById("letters").hidden = found.deadLetters.length === 0;
+  function terminals(all) {
+    id("no-terminals").hidden = all.length > 0;
+    id("terminals-table").hidden = all.length === 0;
+    var shown = all.map(function (each) {
+      return [each.terminal, each.ingress + (each.port ? " " + each.port : ""), presence(each), each.trouble, each.heardMs === null ? "–" : texts.duration(each.heardMs), each.requests, each.refused, each.garbled];
+    });
+    parts.fill("terminals", shown, function (place) {
+      shown.forEach(function (each) {
+        var row = parts.make("tr");
+        var head = parts.make("th", each[0]);
+        head.scope = "row";
+        head.appendChild(parts.make("span", each[1], "trouble"));
+        row.appendChild(head);
+        var isAway = each[2] === "offline" || each[2] === "closed";
+        var state = parts.make("td");
+        state.appendChild(parts.make("span", texts.word("presence", each[2]), isAway ? "away" : ""));
+        if (each[3]) {
+          var trouble = parts.make("span", each[3], "trouble");
+          trouble.lang = "en";
+          state.appendChild(trouble);
+        }
+        row.appendChild(state);
+        row.appendChild(parts.make("td", each[4]));
+        each.slice(5).forEach(function (count) {
+          row.appendChild(parts.make("td", texts.number(count), "number"));
+        });
+        place.appendChild(row);
+      });
     });
   }
 
+  function named(each) {
+    return parts.make("li", [each.name, each.state, each.trouble].filter(Boolean).join(" – "));
+  }
+
+  function lists(state) {
+    var sentences = state.attention.concat(state.damagedStores);
+    parts.list("attention-area", "attention", sentences, function (sentence) {
+      return parts.make("li", sentence);
+    });
+    parts.list("maybe-area", "maybe", state.maybeStored, function (order) {
+      var number = order.displayNumber || order.ticket;
+      var fields = { order: order.orderId, number: number ? String(number) : "–", terminal: order.terminalId || "–" };
+      return parts.make("li", texts.say("operations.maybe_order", fields));
+    });
+    parts.list("printers-area", "printers", state.printers || [], named);
+    parts.list("pages-area", "pages", state.pages || [], named);
+  }
+
+  function show(state) {
+    offset = state.clock.known ? new Date(state.clock.now).getTime() - new Date().getTime() : 0;
+    id("gateway").textContent = state.gateway;
+    var place = id("verdict");
+    var text = verdict(state);
+    if (place.textContent !== text) {
+      place.textContent = text;
+    }
+    place.className = "verdict " + (isWell(state) ? "well" : "unwell");
+    line(state);
+    device(state);
+    terminals(state.terminals);
+    lists(state);
+    letters.look(state.deadLetters.count + " " + state.deadLetters.kept);
+  }
+
+  function silent(isSilent) {
+    var hint = id("hint");
+    var text = isSilent ? texts.say("operations.silent", { time: texts.time(heardOn) }) : "";
+    hint.className = isSilent ? "hint shown" : "hint";
+    if (hint.textContent !== text) {
+      hint.textContent = text;
+    }
+  }
+
   function ask() {
-    live.get("/api/v1/state", function (state) {
+    live.get("/api/v1/operations", function (state) {
       if (state) {
         heardOn = new Date();
         show(state);
-        if (state.deadLetters !== shownLetters) {
-          shownLetters = state.deadLetters;
-          letters();
-        }
       }
-      hint.className = state ? "hint" : "hint shown";
-      hint.textContent = state ? "" : "Not live: last news at " + time(heardOn) + ".";
+      silent(!state);
       window.setTimeout(ask, REFRESH_MS);
     });
   }
 
   function tick() {
-    document.getElementById("clock").textContent = time(new Date());
+    id("clock").textContent = texts.time(new Date());
   }
 
   window.setInterval(tick, 1000);
+  window.setInterval(day.look, DAY_MS);
   tick();
+  day.begin();
   ask();
 })();

@@ -150,7 +150,7 @@ pub async fn health(
 }
 
 /// Kafka has no say in it: without it the house works on, which is what the gateway is for.
-fn health_word(state: &GatewayState) -> &'static str {
+pub fn health_word(state: &GatewayState) -> &'static str {
     if state.accepting { "healthy" } else { "degraded" }
 }
 
@@ -159,7 +159,7 @@ fn kafka_word(state: &GatewayState) -> &'static str {
 }
 
 /// Age of the oldest queued event. A clock that went back makes it 0, never negative.
-fn oldest_queued_ms(state: &GatewayState) -> Option<u64> {
+pub fn oldest_queued_ms(state: &GatewayState) -> Option<u64> {
     let admitted = u64::try_from(state.gauges.oldest_queued_ms?).ok()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis();
     Some(u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(admitted))
@@ -176,7 +176,7 @@ pub async fn ready(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Re
     Err(Reply::unavailable("no new orders are taken: the store is full, not open, or new and being rebuilt"))
 }
 
-/// `GET /api/v1/state`: the figures of the page /operations.
+/// `GET /api/v1/state`: the gateway's figures.
 pub async fn state(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let state = app.handle.state().borrow().clone();

@@ -3,7 +3,7 @@
 use super::access::{anybody, house_only};
 use super::guard::guard;
 use super::reply::Reply;
-use super::{App, alarms, day, dead_letters, journal, reads, submit};
+use super::{App, alarms, day, dead_letters, journal, operations, reads, submit};
 use crate::display;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -52,6 +52,7 @@ pub fn routes() -> Vec<Route> {
         },
         Route { path: "/api/v1/replay", methods: &["post"], access: Access::House, handlers: post(journal::replay) },
         read("/api/v1/day", Access::House, get(day::day)),
+        read("/api/v1/operations", Access::House, get(operations::operations)),
         read("/api/v1/dead-letters", Access::House, get(dead_letters::list)),
         Route {
             path: "/api/v1/dead-letters/{seq}",

@@ -12,6 +12,7 @@ use super::intake::{Message, Submit};
 use super::presence::Presence;
 use super::refusals::Refusals;
 use super::topics::{Channel, Topics};
+use crate::terminals::Terminals;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAck, PubAckReason, Publish, RetainForwardRule, SubAck,
@@ -142,6 +143,7 @@ pub struct Parts {
     pub topics: Topics,
     pub figures: Arc<Figures>,
     pub submits: mpsc::Sender<Submit>,
+    pub terminals: Terminals,
     pub publisher: Publisher,
     pub house: House,
     pub refusals: Refusals,
@@ -159,7 +161,7 @@ impl Parts {
         self.refusals.connecting();
         let mut reader = Reader {
             topics: self.topics.clone(),
-            presence: Presence::new(Arc::clone(&self.figures)),
+            presence: Presence::new(Arc::clone(&self.figures), self.terminals.clone()),
             figures: Arc::clone(&self.figures),
             refusals: &mut self.refusals,
             submits: self.submits.clone(),

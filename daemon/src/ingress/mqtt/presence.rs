@@ -1,6 +1,8 @@
 //! Which terminals are there, as their retained states and their wills say.
 
 use super::figures::{Figures, count, set};
+use crate::handle::Ingress;
+use crate::terminals::Terminals;
 use gateway::ids::Name;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,20 +15,23 @@ pub const TERMINALS_MAX: usize = 1024;
 pub struct Presence {
     online: HashMap<Name, bool>,
     figures: Arc<Figures>,
+    terminals: Terminals,
 }
 
 impl Presence {
-    pub fn new(figures: Arc<Figures>) -> Presence {
-        Presence { online: HashMap::new(), figures }
+    pub fn new(figures: Arc<Figures>, terminals: Terminals) -> Presence {
+        Presence { online: HashMap::new(), figures, terminals }
     }
 
     /// A message on a terminal's topic `state`. An empty one takes the terminal off the list.
     pub fn heard(&mut self, terminal: Name, payload: &[u8]) {
         if payload.is_empty() {
             self.online.remove(&terminal);
+            self.terminals.online(Ingress::Mqtt, &terminal, None);
         } else if let Some(online) = read(payload)
             && (self.online.len() < TERMINALS_MAX || self.online.contains_key(&terminal))
         {
+            self.terminals.online(Ingress::Mqtt, &terminal, Some(online));
             self.online.insert(terminal, online);
         } else {
             count(&self.figures.ignored);
@@ -44,7 +49,7 @@ impl Presence {
 impl Drop for Presence {
     /// Without a connection nobody knows who is there.
     fn drop(&mut self) {
-        self.online.clear();
+        self.online.drain().for_each(|(terminal, _)| self.terminals.online(Ingress::Mqtt, &terminal, None));
         self.show();
     }
 }
@@ -66,7 +71,7 @@ mod tests {
     #[test]
     fn terminals_are_counted_by_their_last_state_until_the_connection_ends() {
         let figures = Arc::new(Figures::default());
-        let mut presence = Presence::new(Arc::clone(&figures));
+        let mut presence = Presence::new(Arc::clone(&figures), Terminals::default());
         let name = |n: usize| format!("till-{n}").parse::<Name>().unwrap();
         presence.heard(name(1), br#"{"online":true,"battery":80}"#);
         presence.heard(name(2), br#"{"online":true}"#);
@@ -85,7 +90,7 @@ mod tests {
     #[test]
     fn made_up_names_are_counted_only_up_to_the_bound() {
         let figures = Arc::new(Figures::default());
-        let mut presence = Presence::new(Arc::clone(&figures));
+        let mut presence = Presence::new(Arc::clone(&figures), Terminals::default());
         for n in 0..TERMINALS_MAX + 5 {
             presence.heard(format!("t{n}").parse().unwrap(), br#"{"online":true}"#);
         }

@@ -166,7 +166,8 @@ impl<'p> Link<'p> {
             // At once: a submission that is not taken before the next frame is read would have to come again.
             self.take_events();
         }
-        self.port.figures.count_link(&mut self.counted, self.link.counters());
+        let garbled = self.port.figures.count_link(&mut self.counted, self.link.counters());
+        self.port.handle.terminals().garbled(Ingress::Serial, &self.port.terminal, garbled);
     }
 
     /// Does all that can be done without waiting.
@@ -184,6 +185,7 @@ impl<'p> Link<'p> {
         if online != self.online.is_some() {
             info!(terminal = %self.port.terminal, "terminal {}", if online { "online" } else { "offline" });
             self.online = online.then(|| Counted::new(&self.port.figures.terminals_online));
+            self.port.tell_online(online);
         }
         if self.core.is_some() != self.in_flight.is_some() {
             self.in_flight = self.core.is_some().then(|| Counted::new(&self.port.figures.submits_in_flight));

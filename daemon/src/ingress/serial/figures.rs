@@ -88,14 +88,16 @@ impl Figures {
         }
     }
 
-    /// Adds what a link counted since `before`.
-    pub(super) fn count_link(&self, before: &mut Counters, now: Counters) {
+    /// Adds what a link counted since `before`. Gives how much of it made no sense.
+    pub(super) fn count_link(&self, before: &mut Counters, now: Counters) -> u64 {
         let add = |counter: &AtomicU64, before: u64, now: u64| counter.fetch_add(now - before, Ordering::Relaxed);
         add(&self.garbled, before.garbled, now.garbled);
         add(&self.oversized, before.oversized, now.oversized);
         add(&self.unknown, before.unknown, now.unknown);
         add(&self.out_of_place, before.out_of_place, now.out_of_place);
+        let garbled = now.garbled - before.garbled + now.oversized - before.oversized;
         *before = now;
+        garbled
     }
 }
 

@@ -212,6 +212,7 @@ impl<'p> Lines<'p> {
             Line::Text(bytes) => bytes,
             Line::TooLong => {
                 count(&self.port.figures.oversized);
+                self.port.tell_garbled();
                 return self.refuse(&RequestError::TooLarge(REQUEST_BYTES_MAX + 1).into_answer(None));
             }
         };
@@ -227,6 +228,7 @@ impl<'p> Lines<'p> {
             Err(error) => {
                 if matches!(error, RequestError::NotJson(_)) {
                     count(&self.port.figures.garbled);
+                    self.port.tell_garbled();
                 }
                 self.refuse(&error.into_answer(None));
             }
@@ -248,12 +250,14 @@ impl<'p> Lines<'p> {
         if self.online.is_none() {
             info!(terminal = %self.port.terminal, "terminal online");
             self.online = Some(Counted::new(&self.port.figures.terminals_online));
+            self.port.tell_online(true);
         }
     }
 
     fn miss(&mut self) {
         if self.online.take().is_some() {
             info!(terminal = %self.port.terminal, "terminal offline");
+            self.port.tell_online(false);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::figures::Figures;
 use crate::config::SerialPort;
-use crate::handle::Handle;
+use crate::handle::{Handle, Ingress};
 use futures_util::future::BoxFuture;
 use gateway::ids::{Epoch, Name};
 use gateway::request::Answer;
@@ -52,6 +52,16 @@ pub enum End {
 impl Port {
     pub fn new(config: &SerialPort, boot: Epoch, handle: Handle, figures: Arc<Figures>) -> Port {
         Port { terminal: config.terminal.clone(), boot, flight: flight(config.baud), handle, figures, undecided: None }
+    }
+
+    /// The terminal was heard, or not for a while.
+    pub fn tell_online(&self, online: bool) {
+        self.handle.terminals().online(Ingress::Serial, &self.terminal, Some(online));
+    }
+
+    /// Something came that made no sense.
+    pub fn tell_garbled(&self) {
+        self.handle.terminals().garbled(Ingress::Serial, &self.terminal, 1);
     }
 }
 

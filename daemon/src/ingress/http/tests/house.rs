@@ -2,6 +2,7 @@
 
 use crate::handle::{CHANGES_MAX, Call, Handle, ReplayStep, State};
 use crate::ingress::http::{Limits, Settings, Usage, serve};
+use crate::terminals::Terminals;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use gateway::board::{Board, Entry};
@@ -71,7 +72,7 @@ impl Loop {
                 memory.carry_out(call);
             }
         });
-        let handle = Handle { calls, board: board_seen, changes, state: state_seen };
+        let handle = Handle { calls, board: board_seen, changes, state: state_seen, terminals: Terminals::default() };
         Loop { handle, board: Some(board), state, hold, seen, task }
     }
 
@@ -138,6 +139,10 @@ impl Memory {
             }
             Call::ListCommands { reply } => drop(reply.send(self.commands.clone())),
             Call::Decide { dead, decision, reply, by: _ } => drop(reply.send(self.bury(dead, decision))),
+            Call::ListMaybeStored { orders_max, reply } => {
+                let wanted = self.orders.values().filter(|order| order.maybe_stored).take(orders_max);
+                let _ = reply.send(wanted.cloned().collect());
+            }
             Call::ReadOrdersOf { span_ms, reply, .. } => {
                 let orders = self.orders.values().filter(|order| span_ms.contains(&order.created_at_ms)).cloned().collect();
                 let _ = reply.send(OrdersStep { orders, next: None });

@@ -2,6 +2,7 @@
 
 use super::super::{Access, Figures, Settings, run};
 use crate::handle::{CALLS_MAX, CHANGES_MAX, Call, Handle, State};
+use crate::terminals::Terminals;
 use gateway::board::Board;
 use gateway::ids::{Epoch, Name, OrderId, Seq, Ticket};
 use gateway::io::Submission;
@@ -55,7 +56,7 @@ impl Rig {
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let (mood, mood_rx) = watch::channel(mood);
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let handle = Handle { calls, board: board_rx, changes, state: state_rx };
+        let handle = Handle { calls, board: board_rx, changes, state: state_rx, terminals: Terminals::default() };
         tokio::spawn(answer_calls(calls_rx, mood_rx, Arc::clone(&seen), handle.changes.clone()));
         Rig { handle, seen, mood, board, state }
     }

@@ -3,6 +3,7 @@
 use super::super::{Figures, Settings, run};
 use crate::config::{Framing, SerialPort};
 use crate::handle::{CALLS_MAX, CHANGES_MAX, Call, Handle, State};
+use crate::terminals::Terminals;
 use gateway::board::Board;
 use gateway::ids::{Epoch, Name, OrderId, Seq, SessionId, Ticket};
 use gateway::io::Submission;
@@ -60,7 +61,7 @@ impl Rig {
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let (mood, mood_rx) = watch::channel(Mood::Prompt);
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let handle = Handle { calls, board: board_rx, changes, state: state_rx };
+        let handle = Handle { calls, board: board_rx, changes, state: state_rx, terminals: Terminals::default() };
         tokio::spawn(answer_calls(calls_rx, mood_rx, Arc::clone(&seen)));
         Rig { handle, mood, board, _state: state, seen }
     }
