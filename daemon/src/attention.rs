@@ -24,6 +24,8 @@ pub enum Subject {
     DeadLetters,
     /// The dead letter topic does not take them.
     DeadLetterTopic,
+    /// Printers that do not print.
+    Printers,
     /// Orders go out and no status comes back.
     Statuses,
 }

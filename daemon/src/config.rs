@@ -18,6 +18,7 @@ mod http;
 mod kafka;
 mod kafka_properties;
 mod kitchen;
+mod printer;
 mod problem;
 mod secret;
 mod section;
@@ -31,6 +32,7 @@ pub use files::PemFile;
 pub use http::{HTTP_SUBMITS_PER_SECOND, Http, HttpAllow, HttpToken, TokenHash};
 pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use kitchen::Kitchen;
+pub use printer::{CodePage, FlowControl, PRINTERS_MAX, Printer, PrinterKind, PrinterPort, Pulse};
 pub use problem::Problems;
 pub use secret::Secret;
 pub use values::{BehindDead, ByteSize, Framing, HostPort, LogFormat, LogLevel, MqttUrl, NewCard};
@@ -86,6 +88,8 @@ pub struct Config {
     pub kitchen: Kitchen,
     /// `[display] language`: of every page; each in that of its browser without it.
     pub language: Option<Language>,
+    /// `[[printer]]`: at most [`PRINTERS_MAX`], no name and no port twice.
+    pub printers: Vec<Printer>,
     /// `[orders] strict`: events for unknown orders are refused.
     pub strict_orders: bool,
     /// `[log]`.
@@ -271,6 +275,8 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let language = display::read(root.section_or_empty("display"));
     let log = read_log(root.section_or_empty("log"));
     let serial = read_serial(&mut root, &http_terminals);
+    let ports: Vec<PathBuf> = serial.iter().map(|port| port.path.clone()).collect();
+    let printers = printer::read(&mut root, &ports);
     // The rest needs the id only for names; a stand-in lets its own problems be found.
     let id = gateway.as_ref().map_or_else(|| "gateway".parse().expect("a valid name"), |gateway| gateway.id.clone());
     let mqtt = root.section("mqtt").map(|section| read_mqtt(section, &id, context));
@@ -293,6 +299,7 @@ fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
         board,
         kitchen,
         language,
+        printers,
         strict_orders,
         log,
     })

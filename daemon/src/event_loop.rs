@@ -4,7 +4,7 @@
 use crate::attention::{Attention, Subject};
 use crate::clock::Clock;
 use crate::disk_state::{DiskState, DiskWatch};
-use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, ReplayStep, State};
+use crate::handle::{CHANGES_MAX, Call, Handle, Ingress, MARKS_STEP, ReplayStep, State};
 use crate::kafka::{Delivered, Replay, ReplaySteps, Replayed, SignOfLife, Uplink, UplinkReport, topic_of};
 use crate::metrics::Metrics;
 use crate::rebuilding::Rebuilding;
@@ -393,6 +393,18 @@ impl EventLoop {
                 let reply_to = self.reply_to();
                 self.decisions.insert(reply_to, reply);
                 self.gateway.handle(self.rim.clock.now(), Input::Decide { reply_to, dead, decision, by });
+            }
+            Call::ReadPrinted { key, reply } => {
+                let _ = self.rim.store.look(move |store| drop(store.printed(&key).map(|found| reply.send(found).is_ok())));
+            }
+            Call::CancelledSincePrinted { printer, after, reply } => {
+                let look = move |store: &Store<SledDisk>| store.cancelled_since_printed(&printer, after.as_ref(), MARKS_STEP);
+                let _ = self.rim.store.look(move |store| drop(look(store).map(|found| reply.send(found).is_ok())));
+            }
+            Call::Print { marks, reply } => {
+                let reply_to = self.reply_to();
+                self.decisions.insert(reply_to, reply);
+                return Some(Input::Print { reply_to, marks });
             }
             Call::Configure { settings, renew_producer, done } => {
                 self.rim.metrics.limits(&settings.limits);

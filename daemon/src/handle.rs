@@ -8,6 +8,7 @@ use gateway::ids::{Name, OrderId, Seq, SessionId};
 use gateway::io::{Decided, Decision, Submission};
 use gateway::journal::{Command, Deed};
 use gateway::order::{Projection, Status};
+use gateway::printed::{PrintKey, Printed};
 use gateway::request::{Answer, Code};
 use gateway::settings::Settings;
 use std::ops::Range;
@@ -22,6 +23,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub const CALLS_MAX: usize = 1024;
 /// Changed orders that a slow listener may lag behind before it has to read the store again.
 pub const CHANGES_MAX: usize = 1024;
+
+/// Marks of printed tickets that one step looks at for [`Handle::cancelled_since_printed`].
+pub const MARKS_STEP: usize = 64;
 
 /// By which way a request came in: a label of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +58,9 @@ pub enum Call {
     Command { by: String, deed: Deed, reply: oneshot::Sender<Decided> },
     ListCommands { reply: oneshot::Sender<Vec<Command>> },
     Decide { dead: Seq, decision: Decision, by: String, reply: oneshot::Sender<Decided> },
+    ReadPrinted { key: PrintKey, reply: oneshot::Sender<Option<Printed>> },
+    CancelledSincePrinted { printer: Name, after: Option<OrderId>, reply: oneshot::Sender<(Vec<Projection>, Option<OrderId>)> },
+    Print { marks: Vec<(PrintKey, Printed)>, reply: oneshot::Sender<Decided> },
     Configure { settings: Box<Settings>, renew_producer: bool, done: oneshot::Sender<()> },
     ReadOrdersOf { span_ms: Range<i64>, from: Option<Cursor>, reply: oneshot::Sender<OrdersStep> },
     CountQueuedOf { span_ms: Range<i64>, from: Option<Seq>, reply: oneshot::Sender<QueuedStep> },
@@ -236,6 +243,31 @@ impl Handle {
         let (reply, found) = oneshot::channel();
         self.calls.send(Call::ListCommands { reply }).await.map_err(|_| StoreAway)?;
         found.await.map_err(|_| StoreAway)
+    }
+
+    /// What a printer has of an order, as it is durable; without an order, something if the printer is known.
+    pub async fn printed(&self, key: PrintKey) -> Result<Option<Printed>, StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::ReadPrinted { key, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// A step of a search for orders that ended by being cancelled after the printer had a ticket of them; gives where the next begins.
+    pub async fn cancelled_since_printed(
+        &self,
+        printer: Name,
+        after: Option<OrderId>,
+    ) -> Result<(Vec<Projection>, Option<OrderId>), StoreAway> {
+        let (reply, found) = oneshot::channel();
+        self.calls.send(Call::CancelledSincePrinted { printer, after, reply }).await.map_err(|_| StoreAway)?;
+        found.await.map_err(|_| StoreAway)
+    }
+
+    /// Writes down what printers have of orders, and waits until that is durable or refused.
+    pub async fn print(&self, marks: Vec<(PrintKey, Printed)>) -> Result<Decided, StoreAway> {
+        let (reply, decided) = oneshot::channel();
+        self.calls.send(Call::Print { marks, reply }).await.map_err(|_| StoreAway)?;
+        decided.await.map_err(|_| StoreAway)
     }
 
     /// Decides about a dead letter, and waits until that is durable or refused.

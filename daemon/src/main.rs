@@ -17,6 +17,7 @@ mod kafka;
 mod logging;
 mod memory;
 mod metrics;
+mod printer;
 mod rebuilding;
 mod reload;
 mod supervise;

@@ -476,6 +476,11 @@ impl Metrics {
         ByReason(family)
     }
 
+    /// A metric of a part that may be absent, with labels of its own; named without the prefix. Called once for each.
+    pub fn register(&self, name: &'static str, help: &'static str, metric: impl prometheus_client::registry::Metric) {
+        self.registry().sub_registry_with_prefix(PREFIX).register(name, help, metric);
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }

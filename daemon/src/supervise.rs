@@ -10,6 +10,7 @@ use crate::ingress;
 use crate::kafka;
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::printer;
 use crate::rebuilding::Rebuilding;
 use crate::reload::Reload;
 use crate::telling::Telling;
@@ -71,6 +72,7 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     if let Some(downlink) = &downlink {
         show_lag(&metrics, downlink.lags());
     }
+    let at_start = config.printers.first().map(|_| opened.open.iter().map(|order| order.order_id.clone()).collect());
     let queued = opened.next_seq.0.saturating_sub(opened.progress.0 + 1);
     let parts = Parts {
         settings,
@@ -96,7 +98,18 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
 
     let (stop_ingress, stop_loop) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::default();
-    let (mqtt, keys) = tasks.spawn_ingress(&config, (listener, damaged), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
+    let printers = printer::Settings {
+        printers: config.printers.clone(),
+        zone: config.gateway.time_zone.clone(),
+        at_start: Arc::new(at_start.unwrap_or_default()),
+        attention: attention.clone(),
+    };
+    let (printers, serve_printers) = printer::printers(printers, &handle, &metrics);
+    if !printers.is_empty() {
+        tasks.spawn("printers", serve_printers(stop_ingress.clone()));
+    }
+    let (mqtt, keys) =
+        tasks.spawn_ingress(&config, (listener, damaged, printers), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
@@ -289,7 +302,7 @@ impl Tasks {
     fn spawn_ingress(
         &mut self,
         config: &Config,
-        (listener, damaged): (tokio::net::TcpListener, Vec<Aside>),
+        (listener, damaged, printers): (tokio::net::TcpListener, Vec<Aside>, printer::Printers),
         handle: &Handle,
         (metrics, attention): (&Metrics, &Attention),
         epoch: Epoch,
@@ -304,6 +317,7 @@ impl Tasks {
         let settings = ingress::http::Settings::new(&config.http, config.kitchen, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
         let settings = ingress::http::Settings {
             damaged,
+            printers,
             attention: attention.clone(),
             language: config.language,
             days: BusinessDays::new(config),

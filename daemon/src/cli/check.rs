@@ -3,7 +3,7 @@
 use super::{CheckArgs, EXIT_WRONG};
 use crate::certificates;
 use crate::clock;
-use crate::config::{Config, Environment, HostPort, Problems};
+use crate::config::{Config, Environment, HostPort, PrinterPort, Problems};
 use crate::kafka::{self, Connection, Finding};
 use gateway::ids::Epoch;
 use serde_json::json;
@@ -114,6 +114,11 @@ async fn absent(config: &Config) -> Vec<String> {
     if let Some(mqtt) = &config.mqtt {
         targets.push(("mqtt.url", mqtt.url.address.clone()));
     }
+    for printer in &config.printers {
+        if let PrinterPort::Address(address) = &printer.port {
+            targets.push(("printer.address", address.clone()));
+        }
+    }
     let mut absent = vec![];
     for (key, address) in targets {
         if let Err(why) = connect(&address).await {
@@ -123,6 +128,13 @@ async fn absent(config: &Config) -> Vec<String> {
     for port in &config.serial {
         if let Err(why) = look_for(&port.path) {
             absent.push(format!("serial.path: {} of {}: {why}", port.path.display(), port.terminal));
+        }
+    }
+    for printer in &config.printers {
+        if let PrinterPort::Serial { path, .. } = &printer.port
+            && let Err(why) = look_for(path)
+        {
+            absent.push(format!("printer.path: {} of {}: {why}", path.display(), printer.name));
         }
     }
     absent

@@ -34,6 +34,7 @@ impl Changes {
             board,
             kitchen,
             language,
+            printers,
             strict_orders,
             log,
         } = &mut merged;
@@ -84,6 +85,7 @@ impl Changes {
         changes.live("board", &running.board, board);
         changes.stays("kitchen", &running.kitchen, kitchen);
         changes.stays("display.language", &running.language, language);
+        changes.stays("printer", &running.printers, printers);
         changes.live("orders.strict", &running.strict_orders, strict_orders);
 
         let Log { level, format } = log;

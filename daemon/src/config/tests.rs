@@ -77,6 +77,7 @@ fn the_example_is_right_and_shows_the_defaults() {
 #[test]
 fn what_the_example_comments_out_is_right_as_well() {
     let uncomment = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if rest.starts_with("[[") => rest.to_owned(),
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')) => {
             rest.to_owned()
         }
@@ -95,6 +96,7 @@ fn what_the_example_comments_out_is_right_as_well() {
     let kafka = config.kafka.as_ref().unwrap();
     assert_eq!(kafka.sasl.as_ref().unwrap().password.expose(), "hush");
     assert!(kafka.certificate.as_ref().unwrap().key_password.is_some());
+    assert_eq!(config.printers.len(), 1);
     assert!(!format!("{config:?}").contains("hush"), "a secret was printed");
 }
 
@@ -423,5 +425,30 @@ fn no_text_stops_the_reader() {
         if let Err(Problems(problems)) = house.load() {
             assert!(!problems.is_empty(), "refused without a reason: {}", text.iter().collect::<String>());
         }
+    }
+}
+
+#[test]
+fn a_printer_is_at_an_address_or_at_a_port_of_its_own() {
+    let printer = |keys: &str| format!("[[printer]]\nname = 'kitchen'\n{keys}");
+    let config = load(&printer("address = '10.0.4.30'\nstations = ['hot']"));
+    let [found] = config.printers.as_slice() else { panic!("{:?}", config.printers) };
+    assert!(matches!(&found.port, PrinterPort::Address(address) if address.to_string() == "10.0.4.30:9100"));
+    assert!(found.status && found.confirms && found.cut && found.columns == 42 && found.kind == PrinterKind::Kitchen);
+    assert!(!load(&printer("path = '/dev/ttyUSB9'\nstatus = false")).printers[0].confirms, "what says nothing confirms nothing");
+    for (keys, wrong) in [
+        ("", "or address is needed"),
+        ("path = '/dev/ttyS9'\naddress = 'x'", "or address is needed"),
+        ("path = 'ttyS9'", "is no device"),
+        ("address = 'x'\nbaud = 9600", "are of no use with address"),
+        ("address = 'x'\nstatus = false\nconfirms = true", "needs status = true"),
+        ("address = 'x'\nkind = 'receipt'\nstations = 'bar'", "is of no use for a receipt"),
+        ("address = 'x'\ncode_page = 'utf8'", "is no code page here"),
+        ("address = 'x'\ncolumn = 42", "is no key; did you mean printer.columns?"),
+        ("address = 'x'\n[[printer]]\nname = 'kitchen'\naddress = 'y'", "is another printer already"),
+        ("path = '/dev/ttyS9'\n[[serial]]\nterminal = 't'\npath = '/dev/ttyS9'", "is opened already"),
+    ] {
+        let said = problem(&printer(keys));
+        assert!(said.contains(wrong), "{keys}: {said}");
     }
 }

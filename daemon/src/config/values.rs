@@ -106,6 +106,17 @@ impl FromStr for Broker {
     }
 }
 
+/// A printer on the network: the port is 9100 unless given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrinterAddress(pub HostPort);
+
+impl FromStr for PrinterAddress {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        HostPort::parse(text, 9100).map(PrinterAddress)
+    }
+}
+
 /// Where the MQTT broker is: `mqtt://host[:1883]` or `mqtts://host[:8883]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttUrl {
@@ -344,7 +355,7 @@ macro_rules! from_text {
         })+
     };
 }
-from_text!(Name, Broker, MqttUrl, TopicName, TokenHash);
+from_text!(Name, Broker, PrinterAddress, MqttUrl, TopicName, TokenHash);
 
 impl FromNode for std::net::SocketAddr {
     fn from_node(node: Node) -> Result<Self, String> {

@@ -20,6 +20,7 @@ mod journal;
 mod keys;
 mod language;
 mod operations;
+mod print;
 mod rate;
 mod reads;
 mod reply;
@@ -40,6 +41,7 @@ use crate::config;
 use crate::display::{BoardText, Language, Streams};
 use crate::handle::Handle;
 use crate::ingress::mqtt;
+use crate::printer::Printers;
 use anyhow::Context;
 use gateway::ids::Name;
 use rate::Rates;
@@ -146,6 +148,8 @@ pub struct Settings {
     pub site: Site,
     /// The house's business days.
     pub days: BusinessDays,
+    /// The house's printers.
+    pub printers: Printers,
     /// What a person should see to.
     pub attention: Attention,
     /// The bounds.

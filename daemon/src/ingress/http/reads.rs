@@ -209,7 +209,9 @@ pub async fn kitchen(
         Caller::Terminals(own) => own.first().map(Name::as_str),
         Caller::Local | Caller::Stranger => None,
     };
-    Ok(json(StatusCode::OK, &json!({"warnMinutes": warn_minutes, "lateMinutes": late_minutes, "terminal": terminal})))
+    let printers = app.settings.printers.to_json();
+    let body = json!({"warnMinutes": warn_minutes, "lateMinutes": late_minutes, "terminal": terminal, "printers": printers});
+    Ok(json(StatusCode::OK, &body))
 }
 
 /// `GET /metrics`, in OpenMetrics.

@@ -3,7 +3,7 @@
 use super::access::{anybody, house_only};
 use super::guard::guard;
 use super::reply::Reply;
-use super::{App, alarms, day, dead_letters, journal, operations, reads, submit};
+use super::{App, alarms, day, dead_letters, journal, operations, print, reads, submit};
 use crate::display;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -50,6 +50,7 @@ pub fn routes() -> Vec<Route> {
             access: Access::House,
             handlers: post(alarms::acknowledge),
         },
+        Route { path: "/api/v1/orders/{orderId}/print", methods: &["post"], access: Access::House, handlers: post(print::print) },
         Route { path: "/api/v1/replay", methods: &["post"], access: Access::House, handlers: post(journal::replay) },
         read("/api/v1/day", Access::House, get(day::day)),
         read("/api/v1/operations", Access::House, get(operations::operations)),

@@ -153,6 +153,7 @@ impl Memory {
                 let _ = reply.send(letters.map(|(seq, letter, _)| (*seq, KeptEvent::Letter(letter.clone()))).collect());
             }
             Call::OpenSession { .. } | Call::FindSession { .. } | Call::Configure { .. } => panic!("HTTP has no use for it"),
+            Call::ReadPrinted { .. } | Call::CancelledSincePrinted { .. } | Call::Print { .. } => panic!("only a printer has use for it"),
         }
     }
 
