@@ -16,6 +16,8 @@ pub enum Subject {
     Kafka,
     /// The last reload.
     Config,
+    /// Paired pages that are not any more.
+    Pages,
     /// Certificates that expire.
     Certificates,
     /// A disk that is full, stalls or fails.

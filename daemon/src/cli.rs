@@ -10,10 +10,12 @@ pub mod doctor;
 pub mod journal;
 #[cfg(feature = "packaging")]
 pub mod packaging;
+pub mod pair;
 pub mod store;
 pub mod terminal;
 
 use crate::config::{DEFAULT_PATH, Framing, MqttUrl};
+use crate::ingress::http::Role;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use gateway::ids::{Name, OrderId};
@@ -76,6 +78,8 @@ pub enum Command {
     DeadLetters(DeadLettersCommand),
     /// Send delivered events to Kafka again, each with its id and seq, marked gateway-repeat: replay
     Replay(ReplayArgs),
+    /// Let a page in by a code of six digits, list the pages that are paired, or put one out
+    Pair(PairArgs),
     /// Look into the store of a daemon that does not run
     #[command(subcommand)]
     Store(StoreCommand),
@@ -219,6 +223,25 @@ pub struct ReplayArgs {
     /// Only the events of this order
     #[arg(long, value_name = "ID")]
     pub order: Option<OrderId>,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// `pair`.
+#[derive(Debug, Clone, Args)]
+pub struct PairArgs {
+    /// What the page is for: board, kitchen, manager or operator
+    #[arg(long, default_value = "kitchen", value_parser = role)]
+    pub role: Role,
+    /// For how long the code is valid, 1 to 60
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub minutes: u64,
+    /// List the pages that are paired
+    #[arg(long, conflicts_with = "revoke")]
+    pub list: bool,
+    /// Put the page of this id out
+    #[arg(long, value_name = "ID")]
+    pub revoke: Option<String>,
     #[command(flatten)]
     pub ask: AskArgs,
 }
@@ -417,6 +440,10 @@ fn framing(text: &str) -> Result<Framing, &'static str> {
     [Framing::Binary, Framing::Json].into_iter().find(|framing| framing.as_str() == text).ok_or("give binary or json")
 }
 
+fn role(text: &str) -> Result<Role, &'static str> {
+    Role::from_name(text).ok_or("give board, kitchen, manager or operator")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,6 +476,9 @@ mod tests {
             "dead-letters retry --all",
             "dead-letters discard 7",
             "dead export",
+            "pair --role manager --minutes 5",
+            "pair --list --json",
+            "pair --revoke 0a1b2c3d",
             "store check --data-dir /tmp/x",
             "store export --data-dir /tmp/x",
             "store import --data-dir /tmp/x",
@@ -473,6 +503,8 @@ mod tests {
         for line in [
             "",
             "order",
+            "pair --role cook",
+            "pair --minutes 0",
             "dead-letters discard",
             "dead-letters retry 7 --all",
             "store check",

@@ -63,6 +63,7 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Orders(args) => cli::ask::orders(&args).await?,
         Command::Day(args) => cli::day::run(&args).await?,
         Command::Replay(args) => cli::journal::replay(&args).await?,
+        Command::Pair(args) => cli::pair::run(&args).await?,
         Command::DeadLetters(command) => cli::dead_letters::run(&command).await?,
         Command::Order { id, history: true, ask } => cli::journal::history(&ask, &id).await?,
         Command::Order { id, history: false, ask } => cli::ask::order(&ask, &id).await?,

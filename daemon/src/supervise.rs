@@ -1,6 +1,6 @@
 //! Starts everything, watches everything, ends everything: each task and thread of the daemon has its name, its owner and its end here.
 
-use crate::attention::Attention;
+use crate::attention::{Attention, Subject};
 use crate::certificates;
 use crate::clock::{BusinessDays, Clock};
 use crate::config::Config;
@@ -315,7 +315,9 @@ impl Tasks {
         let mqtt = config.mqtt.as_ref().map(|mqtt| ingress::mqtt::Settings::new(&config.gateway.id, mqtt, epoch)).transpose()?;
         let (mqtt, renew_mqtt) = mqtt.unzip();
         let settings = ingress::http::Settings::new(&config.http, config.kitchen, mqtt.as_ref().map(|mqtt| mqtt.figures.clone()));
+        let pages_file = config.store.data_dir.join("pages.json");
         let settings = ingress::http::Settings {
+            pages_file: Some(pages_file.clone()),
             damaged,
             printers,
             attention: attention.clone(),
@@ -332,6 +334,12 @@ impl Tasks {
             ..settings
         };
         settings.usage.show(metrics, &settings.limits);
+        let pages = ingress::http::load_pages(&pages_file).unwrap_or_else(|why| {
+            tracing::warn!(why, "the paired pages are gone");
+            attention.say(Subject::Pages, Some(why));
+            vec![]
+        });
+        settings.keys.pair(pages);
         let keys = settings.keys.clone();
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {

@@ -1,4 +1,4 @@
-//! Terminals that are let in by their tokens.
+//! Terminals that are let in by their tokens, and pages that are paired.
 
 use crate::house::{Answer, House, dumbwaiter, http, order, wait_for};
 use serde_json::Value;
@@ -94,4 +94,53 @@ fn what_would_contradict_the_config_is_not_written() {
     assert_eq!(added["then"], serde_json::json!(["systemctl restart dumbwaiter", "systemctl reload mosquitto"]));
     let passwords = std::fs::read_to_string(house.folder.path().join("passwords")).expect("mosquitto's file");
     assert!(passwords.starts_with("till-2:$7$") && !passwords.contains(added["mqtt"]["password"].as_str().expect("a password")));
+}
+
+/// `dumbwaiter pair …`: what it says to programs.
+fn pair(house: &House, arguments: &[&str]) -> Value {
+    let config = house.config();
+    let output = dumbwaiter(&[&["pair"], arguments, &["--json", "--config", config.to_str().expect("a plain path")]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("a line of JSON")
+}
+
+fn as_page(house: &House, cookie: &str, method: &str, path: &str, body: &Value) -> Answer {
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "p-1"), ("Cookie", cookie)];
+    http(house.http, method, path, &headers, body.to_string().as_bytes()).expect("the daemon answers")
+}
+
+#[test]
+fn a_page_is_paired_by_a_code_outlives_a_kill_and_is_revoked_by_its_id() {
+    let mut house = House::new("");
+    house.start();
+    house.post("/api/v1/orders", "r-1", &order("o-1"));
+    let code = pair(&house, &["--role", "kitchen", "--minutes", "5"]);
+    assert_eq!((&code["role"], &code["validSeconds"]), (&Value::from("kitchen"), &Value::from(300)));
+    let form = format!("code={}&name=grill&next=", code["code"].as_str().expect("a code"));
+    let kind = [("Content-Type", "application/x-www-form-urlencoded")];
+    let paired = http(house.http, "POST", "/pair", &kind, form.as_bytes()).expect("the daemon answers");
+    assert_eq!((paired.status, paired.header("Location")), (303, Some("/kitchen")));
+    let cookie = paired.header("Set-Cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned();
+    let key = cookie.split('=').nth(1).expect("a key");
+
+    house.kill();
+    house.start();
+    let ready = serde_json::json!({"type": "order.state_changed", "data": {"status": "READY", "actor": "nobody"}});
+    assert_eq!(as_page(&house, &cookie, "POST", "/api/v1/orders/o-1/events", &ready).status, 201);
+    let history = house.get("/api/v1/orders/o-1/history").json();
+    let bump =
+        history["history"].as_array().expect("a history").iter().find(|entry| entry["status"] == "READY" && entry["what"] == "event");
+    assert_eq!(bump.map(|entry| (&entry["actor"], &entry["terminal"])), Some((&Value::from("grill"), &Value::from("page.grill"))));
+    assert_eq!(as_page(&house, &cookie, "GET", "/operations", &Value::Null).status, 403);
+    let kept = std::fs::read_to_string(house.data_dir().join("pages.json")).expect("the file of pages");
+    assert!(!kept.contains(key) && !house.log().contains(key), "a page's key is nowhere but in the page");
+
+    let pages = pair(&house, &["--list"]);
+    assert_eq!((&pages["pages"][0]["name"], pages["pages"].as_array().map(Vec::len)), (&Value::from("grill"), Some(1)));
+    pair(&house, &["--revoke", pages["pages"][0]["id"].as_str().expect("an id")]);
+    // On this computer the cookie is worth nothing, and needs nothing.
+    let event = as_page(&house, &cookie, "GET", "/api/v1/kitchen", &Value::Null);
+    assert_eq!((event.status, &event.json()["terminal"]), (200, &Value::Null));
+    assert_eq!(pair(&house, &["--list"])["pages"], serde_json::json!([]));
+    house.stop();
 }

@@ -71,6 +71,11 @@ pub(super) async fn post(args: &AskArgs, path: &str, body: &Value) -> anyhow::Re
     ask(args, Request::post(path).header(header::CONTENT_TYPE, "application/json"), body.to_string()).await
 }
 
+/// Asks for something to be taken away.
+pub(super) async fn delete(args: &AskArgs, path: &str) -> anyhow::Result<Answered> {
+    ask(args, Request::delete(path), String::new()).await
+}
+
 async fn ask(args: &AskArgs, request: Builder, body: String) -> anyhow::Result<Answered> {
     let authority = match &args.url {
         Some(url) => url.authority.clone(),

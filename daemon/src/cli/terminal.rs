@@ -295,7 +295,7 @@ fn broker(config: &Config) -> String {
 }
 
 /// Where another computer reaches a listener.
-fn reached_at(listen: SocketAddr) -> String {
+pub fn reached_at(listen: SocketAddr) -> String {
     match listen.ip() {
         ip if ip.is_unspecified() || ip.is_loopback() => own_address(listen.port()),
         _ => listen.to_string(),

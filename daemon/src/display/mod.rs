@@ -8,5 +8,5 @@ mod stream;
 mod tests;
 
 pub use language::Language;
-pub use pages::{board_page, json_once, kitchen_page, operations_page, static_file};
+pub use pages::{board_page, json_once, kitchen_page, operations_page, pair_page, static_file};
 pub use stream::{BoardText, Streams};

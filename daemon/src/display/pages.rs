@@ -19,7 +19,7 @@ pub(super) struct File {
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-pub(super) const FILES: [File; 19] = [
+pub(super) const FILES: [File; 20] = [
     File { name: "acts.js", kind: JS, text: include_str!("files/acts.js") },
     File { name: "board.css", kind: CSS, text: include_str!("files/board.css") },
     File { name: "board.js", kind: JS, text: include_str!("files/board.js") },
@@ -34,6 +34,7 @@ pub(super) const FILES: [File; 19] = [
     File { name: "operations.css", kind: CSS, text: include_str!("files/operations.css") },
     File { name: "operations.js", kind: JS, text: include_str!("files/operations.js") },
     File { name: "overview.js", kind: JS, text: include_str!("files/overview.js") },
+    File { name: "pair.css", kind: CSS, text: include_str!("files/pair.css") },
     File { name: "parts.js", kind: JS, text: include_str!("files/parts.js") },
     File { name: "settle.js", kind: JS, text: include_str!("files/settle.js") },
     File { name: "sound.js", kind: JS, text: include_str!("files/sound.js") },
@@ -44,9 +45,11 @@ pub(super) const FILES: [File; 19] = [
 const BOARD: &str = include_str!("files/board.html");
 const KITCHEN: &str = include_str!("files/kitchen.html");
 const OPERATIONS: &str = include_str!("files/operations.html");
+const PAIR: &str = include_str!("files/pair.html");
 
 /// Every page, with `{{key}}` where a text of its language stands.
-pub(super) const PAGES: [(&str, &str); 3] = [("board.html", BOARD), ("kitchen.html", KITCHEN), ("operations.html", OPERATIONS)];
+pub(super) const PAGES: [(&str, &str); 4] =
+    [("board.html", BOARD), ("kitchen.html", KITCHEN), ("operations.html", OPERATIONS), ("pair.html", PAIR)];
 
 /// Scripts, styles, pictures and connections of this server alone; no frames, no forms, no plug-ins.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -75,6 +78,24 @@ pub async fn kitchen_page(language: Language, headers: HeaderMap) -> Response<Bo
 /// `/operations`: how the gateway is.
 pub async fn operations_page(language: Language, headers: HeaderMap) -> Response<Body> {
     page(&headers, language, OPERATIONS)
+}
+
+/// `/pair`: a form that pairs this page, with the reason why it was not by the words of its `why-…`. `next` comes back with the form.
+pub fn pair_page(language: Language, why: Option<&str>, next: &str) -> Response<Body> {
+    let escaped = next.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let mut text = language.fill(PAIR).replace("name=\"next\" value=\"\"", &format!("name=\"next\" value=\"{escaped}\""));
+    if let Some(why) = why {
+        text = text.replace(&format!("id=\"why-{why}\" hidden"), &format!("id=\"why-{why}\" role=\"alert\""));
+    }
+    let policy = CONTENT_SECURITY_POLICY.replace("form-action 'none'", "form-action 'self'");
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("accept-language")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_str(&policy).expect("the policy is plain text")),
+    ];
+    (headers, text).into_response()
 }
 
 /// A file under `/static/`, if there is one of this name.
@@ -136,7 +157,7 @@ mod tests {
         for (page, language) in PAGES.iter().flat_map(|(_, page)| Language::all().map(move |language| (page, language))) {
             let page = language.fill(page);
             let named: Vec<&str> = page.split("/static/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-            assert!(named.len() >= 3, "a page has a style, a script and an icon");
+            assert!(named.len() >= 2, "a page has a style and an icon");
             for name in named {
                 assert!(static_file(&HeaderMap::new(), name).is_some(), "{name}");
             }

@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use gateway::board::{Board, Entry};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -91,15 +92,20 @@ impl Streams {
         Streams { free: Arc::new(Semaphore::new(streams_max)), streams_max, counted: Counted { usage, of }, stopped }
     }
 
-    /// Opens a stream; `None` if there are too many.
-    pub fn listen(&self, board: watch::Receiver<Arc<Board>>, text: Arc<BoardText>) -> Option<Response<Body>> {
+    /// Opens a stream, which ends with `until`; `None` if there are too many.
+    pub fn listen(
+        &self,
+        board: watch::Receiver<Arc<Board>>,
+        text: Arc<BoardText>,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Response<Body>> {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {
             (self.counted.of)(&self.counted.usage).refused.increment();
             return None;
         };
         let place = Place { permit: Some(permit), free: self.free.clone(), streams_max: self.streams_max, counted: self.counted.clone() };
         place.count();
-        let listener = Listener { board, text, stopped: self.stopped.clone(), said: None, _place: place };
+        let listener = Listener { board, text, stopped: self.stopped.clone(), until: Box::pin(until), said: None, _place: place };
         let events = futures_util::stream::unfold(listener, Listener::next);
         let headers = [
             (header::CONTENT_TYPE.as_str(), "text/event-stream"),
@@ -137,6 +143,7 @@ struct Listener {
     board: watch::Receiver<Arc<Board>>,
     text: Arc<BoardText>,
     stopped: watch::Receiver<bool>,
+    until: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// When something was last said, and when a board was.
     said: Option<(Instant, Instant)>,
     _place: Place,
@@ -157,6 +164,7 @@ impl Listener {
         };
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => None,
+            () = &mut self.until => None,
             changed = changed => {
                 changed.ok()?;
                 let board = self.show();

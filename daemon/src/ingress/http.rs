@@ -20,10 +20,13 @@ mod journal;
 mod keys;
 mod language;
 mod operations;
+mod pair;
+mod pairing;
 mod print;
 mod rate;
 mod reads;
 mod reply;
+mod roles;
 mod routes;
 mod steady;
 mod submit;
@@ -33,6 +36,8 @@ mod usage;
 
 pub use keys::{KeyRing, hash};
 pub use operations::Site;
+pub use pairing::load as load_pages;
+pub use roles::Role;
 pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
@@ -44,8 +49,10 @@ use crate::ingress::mqtt;
 use crate::printer::Printers;
 use anyhow::Context;
 use gateway::ids::Name;
+use pairing::Pairing;
 use rate::Rates;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -134,6 +141,8 @@ impl Default for Limits {
 pub struct Settings {
     /// Who may come in from another computer.
     pub keys: KeyRing,
+    /// Where paired pages are kept; nobody can be paired without. What is in it has been [`load_pages`]ed into the keys.
+    pub pages_file: Option<PathBuf>,
     /// Names by which clients may call this server, beside `localhost` and the address that they reached.
     pub hosts: Vec<String>,
     /// How the line to the MQTT broker is; `None` without one.
@@ -179,6 +188,7 @@ struct App {
     metrics_text: MetricsText,
     rates: Mutex<Rates<Name>>,
     strikes: Mutex<Rates<IpAddr>>,
+    pairing: Pairing,
     /// The customers' board: numbers and statuses only.
     public_board: Arc<BoardText>,
     /// The board with order ids.
@@ -204,6 +214,7 @@ pub async fn serve(
     let (stop, stopped) = watch::channel(false);
     let app = Arc::new(App {
         rates: Mutex::new(Rates::new(SECOND / settings.limits.submits_per_second.max(1), settings.limits.submits_burst, TERMINALS_MAX)),
+        pairing: Pairing::new(settings.keys.clone(), settings.pages_file.clone(), settings.usage.clone()),
         strikes: Mutex::new(Rates::new(WRONG_TOKEN_INTERVAL, WRONG_TOKENS_BURST, WRONG_ADDRESSES_MAX)),
         counting: tokio::sync::Mutex::default(),
         public_board: Arc::new(BoardText::public()),

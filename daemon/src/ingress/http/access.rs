@@ -1,9 +1,11 @@
-//! Who is calling, and for which terminal it may speak.
+//! Who is calling, and in whose name it may speak.
 
 use super::App;
 use super::connection::Peer;
-use super::keys::Keys;
+use super::keys::{Keys, Page};
+use super::pair::{self, cookies};
 use super::reply::Reply;
+use super::roles::{self, Refused, Who};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -29,6 +31,8 @@ pub enum Caller {
     Local,
     /// A token, or an address of `[[http.allow]]`. It speaks for these terminals and no other; for the first unless it says which.
     Terminals(Vec<Name>),
+    /// A paired page. It speaks for itself.
+    Page(Page),
     /// Anybody else: sees the customers' board and /health.
     Stranger,
 }
@@ -38,11 +42,15 @@ pub enum Caller {
 pub struct WrongToken;
 
 impl Caller {
-    /// Who shows a token is whose it is. Then the config's word on an address goes before its being this computer.
+    /// Who shows a token is whose it is, and who shows a page's cookie is that page. Then the config's word on an address goes before its
+    /// being this computer. A cookie that is no page's any more is none.
     pub fn of(peer: Peer, headers: &HeaderMap, keys: &Keys) -> Result<Caller, WrongToken> {
         if headers.contains_key(AUTHORIZATION) {
             let terminal = bearer(headers).and_then(|token| keys.of_token(token)).ok_or(WrongToken)?;
             return Ok(Caller::Terminals(vec![terminal.clone()]));
+        }
+        if let Some(page) = cookies(headers).find_map(|cookie| keys.of_cookie(cookie.as_bytes())) {
+            return Ok(Caller::Page(page.clone()));
         }
         let terminals = keys.of_address(peer.remote);
         Ok(match terminals.is_empty() {
@@ -60,6 +68,8 @@ impl Caller {
         let claimed = claimed_terminal(headers)?;
         match self {
             Caller::Stranger => Err(stranger()),
+            // Whatever the page calls itself: two pages never share the ids of their requests, and none has a till's.
+            Caller::Page(page) => Ok(page.terminal()),
             Caller::Local => Ok(claimed.unwrap_or_else(|| DEFAULT_TERMINAL.parse().expect("a word of four letters is a name"))),
             Caller::Terminals(own) => match claimed.or_else(|| own.first().cloned()) {
                 Some(name) if own.contains(&name) => Ok(name),
@@ -81,6 +91,30 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (more.is_none() && scheme.eq_ignore_ascii_case(BEARER)).then(|| token.trim_ascii())
 }
 
+impl Caller {
+    /// Who gives a command: a page's own name, or else what the caller says.
+    pub fn name_or(&self, said: String) -> String {
+        match self {
+            Caller::Page(page) => page.name.to_string(),
+            Caller::Local | Caller::Terminals(_) | Caller::Stranger => said,
+        }
+    }
+
+    /// Notes who acts where that is known for certain, whatever the request says.
+    pub fn sign(&self, request: &mut gateway::request::Request) {
+        if let Caller::Page(page) = self {
+            request.data.insert("actor".into(), page.name.as_str().into());
+        }
+    }
+}
+
+impl Page {
+    /// The terminal that its requests are from.
+    pub fn terminal(&self) -> Name {
+        format!("page.{}", self.name).parse().expect("a page's name is short enough for a terminal's name")
+    }
+}
+
 fn claimed_terminal(headers: &HeaderMap) -> Result<Option<Name>, Reply> {
     let invalid = |why: String| Reply::refused(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, format!("X-Terminal {why}"));
     let mut values = headers.get_all(X_TERMINAL).iter();
@@ -97,7 +131,7 @@ fn forbidden(message: String) -> Reply {
 }
 
 fn stranger() -> Reply {
-    let message = "send the token of a terminal (dumbwaiter terminal add), or have this address admitted ([[http.allow]])";
+    let message = "send a terminal's token (dumbwaiter terminal add), pair this page at /pair (dumbwaiter pair), or have this address admitted ([[http.allow]])";
     Reply::refused(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
 }
 
@@ -130,27 +164,48 @@ pub fn wait_ms(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-/// Tells the handler who calls. A key that opens nothing is as good as none where none is needed.
-pub async fn anybody(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response<Body> {
-    let caller = Caller::of(peer, request.headers(), &app.settings.keys.now()).unwrap_or(Caller::Stranger);
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+/// What is at a path, for the table of [`roles`](super::roles).
+#[derive(Clone)]
+pub struct Guarded {
+    pub app: Arc<App>,
+    pub path: &'static str,
 }
 
-/// Lets only those in who belong to the house.
-pub async fn house_only(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response<Body> {
-    let identified = identify(&app, peer, request.headers()).and_then(|caller| match caller {
-        Caller::Stranger => Err(stranger()),
-        caller => Ok(caller),
+/// Lets in who may make this call, and tells the handler who it is. A person without a key is sent to where pages are paired.
+pub async fn admit(
+    State(Guarded { app, path }): State<Guarded>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let who = roles::who(request.method().as_str(), path);
+    let identified = match who {
+        // A key that opens nothing is as good as none where none is needed.
+        Who::Anybody => Ok(Caller::of(peer, request.headers(), &app.settings.keys.now()).unwrap_or(Caller::Stranger)),
+        Who::House(_) | Who::Pages(_) => identify(&app, peer, request.headers()),
+    };
+    let admitted = identified.and_then(|caller| match roles::check(who, &caller) {
+        Ok(()) => Ok(caller),
+        Err(refused) => Err(refused.into()),
     });
-    match identified {
+    match admitted {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(reply) => {
             reply.count(&app.settings.usage);
-            reply.into_response()
+            let is_persons = matches!(path, "/kitchen" | "/operations") && reply.status == StatusCode::UNAUTHORIZED;
+            if is_persons { pair::invite(request.uri()) } else { reply.into_response() }
+        }
+    }
+}
+
+impl From<Refused> for Reply {
+    fn from(refused: Refused) -> Reply {
+        match refused {
+            Refused::Unknown => stranger(),
+            Refused::Forbidden(message) => forbidden(message),
         }
     }
 }
@@ -163,7 +218,7 @@ mod tests {
 
     fn keys(allow: &[HttpAllow]) -> Keys {
         let token = |terminal: &str, token: &[u8]| HttpToken { terminal: terminal.parse().unwrap(), sha256: hash(token) };
-        Keys { allow: allow.to_vec(), tokens: vec![token("till-1", b"one"), token("till-2", b"two")] }
+        Keys { allow: allow.to_vec(), tokens: vec![token("till-1", b"one"), token("till-2", b"two")], pages: vec![] }
     }
 
     fn caller(remote: &str, allow: &[HttpAllow]) -> Caller {

@@ -51,7 +51,7 @@ pub async fn acknowledge(
     if within(&app, app.handle.order(order.clone())).await?.is_none() {
         return Err(Reply::refused(StatusCode::NOT_FOUND, Code::UnknownOrder, "the house does not know this order"));
     }
-    let by = seen.by.map_or_else(|| terminal.to_string(), |By(by)| by);
+    let by = caller.name_or(seen.by.map_or_else(|| terminal.to_string(), |By(by)| by));
     let acknowledged = match within(&app, app.handle.command(by, Deed::Acknowledge { order: order.clone() })).await? {
         Decided::Done { .. } => true,
         // It was acknowledged before, or there never was one.

@@ -206,9 +206,11 @@ pub async fn kitchen(
     check_accept(&headers, "application/json")?;
     let Kitchen { warn_minutes, late_minutes } = app.settings.kitchen;
     let terminal = match &caller {
-        Caller::Terminals(own) => own.first().map(Name::as_str),
+        Caller::Terminals(own) => own.first().cloned(),
+        Caller::Page(page) => Some(page.terminal()),
         Caller::Local | Caller::Stranger => None,
     };
+    let terminal = terminal.as_ref().map(Name::as_str);
     let printers = app.settings.printers.to_json();
     let body = json!({"warnMinutes": warn_minutes, "lateMinutes": late_minutes, "terminal": terminal, "printers": printers});
     Ok(json(StatusCode::OK, &body))
@@ -227,19 +229,28 @@ pub async fn openapi(headers: HeaderMap) -> Result<Response<Body>, Reply> {
 }
 
 /// `GET /api/v1/stream`: the board with order ids.
-pub async fn stream(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
+pub async fn stream(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "text/event-stream")?;
-    listen(&app, &app.house_streams, &app.house_board)
+    listen(&app, &app.house_streams, &app.house_board, app.settings.keys.until_gone(caller))
 }
 
 /// `GET /board/stream`: the board as anybody may see it.
 pub async fn public_stream(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "text/event-stream")?;
-    listen(&app, &app.public_streams, &app.public_board)
+    listen(&app, &app.public_streams, &app.public_board, std::future::pending())
 }
 
-fn listen(app: &App, streams: &Streams, text: &Arc<BoardText>) -> Result<Response<Body>, Reply> {
-    streams.listen(app.handle.board(), text.clone()).ok_or_else(|| Reply::unavailable("too many boards are listening"))
+fn listen(
+    app: &App,
+    streams: &Streams,
+    text: &Arc<BoardText>,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Result<Response<Body>, Reply> {
+    streams.listen(app.handle.board(), text.clone(), until).ok_or_else(|| Reply::unavailable("too many boards are listening"))
 }
 
 /// `GET /board.json`: the board as anybody may see it, for pages without server-sent events.

@@ -2,7 +2,7 @@
 
 use super::access::{Caller, wait_ms};
 use super::reply::{IDEMPOTENCY_KEY, Reply};
-use super::{App, OVERFLOW_BYTES_MAX, reads};
+use super::{App, OVERFLOW_BYTES_MAX, reads, roles};
 use crate::handle::Ingress;
 use axum::Extension;
 use axum::body::Body;
@@ -110,7 +110,11 @@ async fn admit(
     take_token(app, &terminal)?;
     let bytes = self::body(app, headers, body).await?;
     match parse(&bytes) {
-        Ok(request) => Ok(Submission { terminal, request, session: None, maybe_stored: false }),
+        Ok(mut request) => {
+            roles::check_event(&request, caller)?;
+            caller.sign(&mut request);
+            Ok(Submission { terminal, request, session: None, maybe_stored: false })
+        }
         Err(error) => {
             let status = match error {
                 RequestError::NotJson(_) => StatusCode::BAD_REQUEST,
@@ -125,6 +129,11 @@ async fn admit(
 /// A body of JSON, as long as it is none too large and comes in time.
 pub async fn body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Reply> {
     check_content_type(headers)?;
+    bytes(app, headers, body).await
+}
+
+/// A body of any kind, likewise.
+pub async fn bytes(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Reply> {
     match timeout(app.settings.limits.body_time, read(headers, body)).await {
         Ok(read) => read,
         Err(_) => {

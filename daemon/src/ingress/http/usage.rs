@@ -1,5 +1,6 @@
 //! How full the server's bounds are, and what it refused.
 
+use super::pairing::{CODES_MAX, PAGES_MAX, TRYING_ADDRESSES_MAX};
 use super::{Limits, WRONG_ADDRESSES_MAX};
 use crate::handle::Ingress;
 use crate::metrics::Metrics;
@@ -57,6 +58,14 @@ pub struct Usage {
     pub house_streams: Bounded,
     /// Addresses that showed a wrong token lately; refused are those that showed too many.
     pub wrong_tokens: Bounded,
+    /// Paired pages; refused are those for which there was no room.
+    pub pages: Bounded,
+    /// Codes that are valid; refused are those for which there was no room.
+    pub pairing_codes: Bounded,
+    /// Addresses that tried a code lately; refused are tries beyond what an address has.
+    pub pairing_addresses: Bounded,
+    /// Wrong codes.
+    pub pairing_wrong: Counter,
     /// Requests that were refused because their terminal sends too many (429).
     pub rate_refused: Counter,
     /// Requests whose head or body was too large (413, 414, 431).
@@ -86,6 +95,10 @@ impl Usage {
         let public_streams = metrics.bound("http_public_streams", limits.streams as u64);
         let house_streams = metrics.bound("http_house_streams", limits.streams as u64);
         let wrong_tokens = metrics.bound("http_wrong_token_addresses", WRONG_ADDRESSES_MAX as u64);
+        let pages = metrics.bound("http_pages", PAGES_MAX as u64);
+        let pairing_codes = metrics.bound("http_pairing_codes", CODES_MAX as u64);
+        let pairing_addresses = metrics.bound("http_pairing_addresses", TRYING_ADDRESSES_MAX as u64);
+        let pairing_wrong = metrics.total("pairing_codes_wrong", "Pairing codes that were wrong");
         let rate = metrics.bound("http_requests_per_second", limits.submits_per_second.into());
         let bytes = metrics.bound("http_request_bytes", REQUEST_BYTES_MAX as u64);
         let body_time = metrics.bound("http_body_seconds", limits.body_time.as_secs());
@@ -98,11 +111,15 @@ impl Usage {
                 (&public_streams, &usage.public_streams),
                 (&house_streams, &usage.house_streams),
                 (&wrong_tokens, &usage.wrong_tokens),
+                (&pages, &usage.pages),
+                (&pairing_codes, &usage.pairing_codes),
+                (&pairing_addresses, &usage.pairing_addresses),
             ];
             for (shown, counted) in bounded {
                 shown.set(counted.used.get());
                 shown.set_refused(counted.refused.get());
             }
+            pairing_wrong.set(usage.pairing_wrong.get());
             rate.set_refused(usage.rate_refused.get());
             bytes.set_refused(usage.size_refused.get());
             body_time.set_refused(usage.bodies_late.get());

@@ -8,5 +8,6 @@ mod journal;
 mod kitchen;
 mod openapi;
 mod orders;
+mod pairing;
 mod reach;
 mod streams;

@@ -6,8 +6,10 @@ use crate::display::{BoardText, Streams};
 use crate::handle::State;
 use crate::ingress::http::connection::Peer;
 use crate::ingress::http::keys::{KeyRing, Keys};
+use crate::ingress::http::pairing::Pairing;
 use crate::ingress::http::rate::Rates;
-use crate::ingress::http::routes::{Access, router, routes};
+use crate::ingress::http::roles::{Who, who};
+use crate::ingress::http::routes::{router, routes};
 use crate::ingress::http::{App, Limits, Settings};
 use crate::ingress::mqtt;
 use axum::body::Body;
@@ -27,28 +29,43 @@ use tokio::sync::watch;
 fn seen_from(remote: &str, inside: &Loop) -> Router {
     let allow = vec![HttpAllow { from: [10, 0, 4, 21].into(), terminal: "kiosk-3".parse().unwrap() }];
     let settings = Settings { keys: KeyRing::new(Keys { allow, ..Keys::default() }), ..Settings::default() };
-    let (_, stopped) = watch::channel(false);
+    from(&server(settings, inside), remote)
+}
+
+/// A server as it is to a client of this address.
+pub fn from(server: &Router, remote: &str) -> Router {
+    server.clone().layer(Extension(Peer { remote: remote.parse().unwrap(), local: IpAddr::from([10, 0, 4, 1]) }))
+}
+
+/// A server without connections.
+pub fn server(settings: Settings, inside: &Loop) -> Router {
+    let (running, stopped) = watch::channel(false);
     let app = App {
         handle: inside.handle.clone(),
-        rates: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
-        strikes: Mutex::new(Rates::new(Duration::from_secs(1), 1, 1)),
+        rates: Mutex::new(Rates::new(Duration::from_millis(1), 100, 8)),
+        pairing: Pairing::new(settings.keys.clone(), settings.pages_file.clone(), settings.usage.clone()),
+        strikes: Mutex::new(Rates::new(Duration::from_secs(1), 1, 8)),
         counting: tokio::sync::Mutex::default(),
         public_board: Arc::new(BoardText::public()),
         house_board: Arc::new(BoardText::house()),
-        public_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),
-        house_streams: Streams::new(1, settings.usage.clone(), |usage| &usage.house_streams, stopped),
+        public_streams: Streams::new(8, settings.usage.clone(), |usage| &usage.public_streams, stopped.clone()),
+        house_streams: Streams::new(8, settings.usage.clone(), |usage| &usage.house_streams, stopped),
         settings,
         metrics_text: Arc::new(String::new),
     };
-    let peer = Peer { remote: remote.parse().unwrap(), local: IpAddr::from([10, 0, 4, 1]) };
-    router(&Arc::new(app)).layer(Extension(peer))
+    // Streams end with it.
+    router(&Arc::new(app)).layer(Extension(Arc::new(running)))
 }
 
 async fn ask(router: &Router, method: &str, path: &str) -> Reply {
     let request = Request::builder().method(method).uri(path).header("host", "10.0.4.1:8080").header("content-type", "application/json");
     let response = TowerToHyperService::new(router.clone()).call(request.body(Body::empty()).unwrap()).await.unwrap();
     // A stream has no end.
-    let response = if response.headers()["content-type"] == "text/event-stream" { response.map(|_| Body::empty()) } else { response };
+    let response = if response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+        response.map(|_| Body::empty())
+    } else {
+        response
+    };
     Reply::of(response).await
 }
 
@@ -64,11 +81,17 @@ async fn a_stranger_sees_the_customers_board_and_health_and_nothing_else() {
             let (to_stranger, to_kiosk) =
                 (ask(&stranger, &method.to_uppercase(), &path).await, ask(&kiosk, &method.to_uppercase(), &path).await);
             assert_ne!(to_kiosk.status, 401, "{path}");
-            if route.access == Access::Public {
-                assert_eq!(to_stranger.status, 200, "{path}");
+            if who(method, route.path) == Who::Anybody {
+                // The form is refused for having no form's type, before anything else.
+                assert_eq!(to_stranger.status, if *method == "post" { 415 } else { 200 }, "{path}");
                 let text = String::from_utf8_lossy(&to_stranger.body).into_owned();
                 assert!(!text.contains("order/41"), "{path} shows an order id");
                 public.push(route.path);
+            } else if matches!(route.path, "/kitchen" | "/operations") {
+                assert_eq!(
+                    (to_stranger.status.as_u16(), to_stranger.header("location")),
+                    (303, Some(format!("/pair?next=%2F{}", &path[1..]).as_str()))
+                );
             } else {
                 assert_eq!(to_stranger.status, 401, "{path}");
                 assert!(to_stranger.headers.contains_key("www-authenticate"));
@@ -76,7 +99,7 @@ async fn a_stranger_sees_the_customers_board_and_health_and_nothing_else() {
             }
         }
     }
-    assert_eq!(public, ["/health", "/", "/board.json", "/board/stream", "/static/{file}"]);
+    assert_eq!(public, ["/health", "/", "/board.json", "/board/stream", "/pair", "/pair", "/static/{file}"]);
     assert!(inside.seen.lock().unwrap().is_empty());
 }
 
