@@ -22,8 +22,8 @@ use gateway::ids::{Name, OrderId};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-#[cfg(feature = "demo")]
 use std::time::Duration;
 
 /// What `check` and a config that is wrong end with; clap's own for a command line that is wrong.
@@ -337,12 +337,66 @@ pub enum TerminalLine {
         /// http://127.0.0.1:8080
         url: HttpUrl,
     },
+    /// Play a gateway that misbehaves, and judge a terminal by the rules of docs/protocol.md
+    Check(TerminalCheckArgs),
     /// Give a terminal of the house its token, its password and its port, and print what to type into it
     Add(AddArgs),
     /// Take from a terminal of the house what add gave it
     Remove(ChangeArgs),
     /// Give a terminal of the house another token and another password
     Rotate(ChangeArgs),
+}
+
+/// `terminal check`.
+#[derive(Debug, Clone, Args)]
+pub struct TerminalCheckArgs {
+    /// How the terminal is connected.
+    #[command(subcommand)]
+    pub line: CheckLine,
+    /// How long the gateway is away
+    #[arg(long, global = true, value_name = "TIME", default_value = "8s", value_parser = duration)]
+    pub away: Duration,
+    /// How long to wait for the terminal at most: for its next order, and for one that must come again
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub patience: Duration,
+}
+
+/// How the terminal under test is connected.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CheckLine {
+    /// On a serial line
+    Serial {
+        /// The device, or pty: then one is made, and its name printed
+        path: PathBuf,
+        /// Bits per second
+        #[arg(long, default_value_t = 115_200)]
+        baud: u32,
+        /// binary or json
+        #[arg(long, default_value = "binary", value_parser = framing)]
+        framing: Framing,
+    },
+    /// Through an MQTT broker, as its gateway: stop the real one
+    Mqtt {
+        /// mqtt://host:1883 or mqtts://host:8883
+        url: MqttUrl,
+        /// The gateway's id, which is part of the topics
+        #[arg(long)]
+        gateway: Name,
+        /// The gateway's user
+        #[arg(long)]
+        username: Option<String>,
+        /// The file that holds the password
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Who signed the broker's certificate, in PEM
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
+    /// By HTTP
+    Http {
+        /// Where to listen, 127.0.0.1:8080
+        listen: SocketAddr,
+    },
 }
 
 /// `terminal add`.
@@ -417,7 +471,6 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Reads `500ms`, `30s`, `5m` or `1h`.
-#[cfg(feature = "demo")]
 fn duration(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "write it like 30s, 5m or 1h";
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();

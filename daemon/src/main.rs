@@ -76,6 +76,7 @@ async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Centre(args) => cli::centre::run(&args).await?,
         Command::Terminal(args) => {
             match &args.line {
+                TerminalLine::Check(check) => return terminal::check::run(check, args.json).await,
                 TerminalLine::Add(add) => return cli::terminal::add(add, args.json),
                 TerminalLine::Remove(change) => return cli::terminal::remove(change, args.json),
                 TerminalLine::Rotate(change) => return cli::terminal::rotate(change, args.json),

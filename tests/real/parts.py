@@ -84,6 +84,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def connects(port):
+    """Whether somebody listens on that port."""
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
 def daemon():
     """The daemon's binary. DUMBWAITER names another one than the debug build."""
     path = pathlib.Path(os.environ.get("DUMBWAITER", ROOT / "target" / "debug" / "dumbwaiter"))

@@ -4,6 +4,7 @@
 //! time-out, after `busy` and after `full`, and an order is done only with its answer. What happens is told as events, so that whoever
 //! drives it can count. They survive whatever happens to the gateway and to what lies between.
 
+pub mod check;
 pub mod http;
 pub mod load;
 pub mod mqtt;
@@ -53,7 +54,9 @@ pub async fn run(args: &TerminalArgs) -> anyhow::Result<Report> {
             anyhow::ensure!(args.terminals == 1, "--terminals: a serial line has one");
             Target::Serial { path: path.clone(), baud: *baud, framing: *framing }
         }
-        TerminalLine::Add(_) | TerminalLine::Remove(_) | TerminalLine::Rotate(_) => anyhow::bail!("that is no line to try things on"),
+        TerminalLine::Check(_) | TerminalLine::Add(_) | TerminalLine::Remove(_) | TerminalLine::Rotate(_) => {
+            anyhow::bail!("that is no line to try things on")
+        }
     };
     let (name, terminals) = (args.name.clone(), args.terminals);
     load::run(Options { target, name, terminals, count: args.count, rate: args.rate, patience: PATIENCE, quiet: args.json }).await
