@@ -13,9 +13,10 @@ import tempfile
 
 import parts
 from browser import LARGE, TABLET, WALL, Browser
+from printer import NO_PAPER, WELL, Printer
 
 PICTURE = parts.ROOT / "docs" / "pictures" / "kitchen.png"
-DIGIT_1, ENTER, KEY_R = 49, 13, 82
+DIGIT_1, ENTER, KEY_P, KEY_R = 49, 13, 80, 82
 SHOWN_S = 20
 
 
@@ -326,6 +327,25 @@ return Array.from(document.querySelectorAll('body *'), e => {
 """
 
 
+def a_printer_that_needs_somebody_is_said_and_a_copy_is_printed(_, browser):
+    with Printer() as printer, parts.Gateway(f'[[printer]]\nname = "pass"\naddress = "{printer.address}"') as gateway:
+        printer.state = NO_PAPER
+        order = gateway.order("Ramen")
+        cook = Cook(browser, gateway)
+        cook.wait("the printer is said", lambda: "pass" in cook.text("#printers") and not cook.run("return document.getElementById('printers').hidden"))
+        printer.state = WELL
+        cook.wait("it is said no longer", lambda: cook.run("return document.getElementById('printers').hidden"))
+        parts.until("the ticket is printed", lambda: b"1 x Ramen" in printer.printed and b"COPY" not in printer.printed)
+        cook.touch(".print")
+        parts.until("a copy is printed", lambda: printer.printed.count(b"* COPY *") == 1)
+        cook.wait("it is said", lambda: "pass" in cook.text("#said"))
+        cook.choose(1)
+        cook.press(KEY_P, "p")
+        parts.until("another copy is printed", lambda: printer.printed.count(b"* COPY *") == 2)
+        assert status(gateway, order) == ("CREATED", ["CREATED"])
+        assert not gateway.errors(), gateway.errors()
+
+
 def it_fits_every_screen_and_every_finger(gateway, browser):
     orders = busy(gateway)
     for size in (TABLET, WALL, LARGE):
@@ -388,6 +408,7 @@ def main():
         what_changes_and_what_is_late_is_said_in_words,
         an_order_with_more_lines_than_are_kept_is_bumped_whole,
         a_bump_that_is_not_stored_is_said_so_and_stored_once,
+        a_printer_that_needs_somebody_is_said_and_a_copy_is_printed,
         it_fits_every_screen_and_every_finger,
     ]
     checks = [take_the_picture] if wanted.pictures else checks

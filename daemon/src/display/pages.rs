@@ -19,7 +19,7 @@ pub(super) struct File {
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-pub(super) const FILES: [File; 20] = [
+pub(super) const FILES: [File; 21] = [
     File { name: "acts.js", kind: JS, text: include_str!("files/acts.js") },
     File { name: "board.css", kind: CSS, text: include_str!("files/board.css") },
     File { name: "board.js", kind: JS, text: include_str!("files/board.js") },
@@ -36,6 +36,7 @@ pub(super) const FILES: [File; 20] = [
     File { name: "overview.js", kind: JS, text: include_str!("files/overview.js") },
     File { name: "pair.css", kind: CSS, text: include_str!("files/pair.css") },
     File { name: "parts.js", kind: JS, text: include_str!("files/parts.js") },
+    File { name: "printers.js", kind: JS, text: include_str!("files/printers.js") },
     File { name: "settle.js", kind: JS, text: include_str!("files/settle.js") },
     File { name: "sound.js", kind: JS, text: include_str!("files/sound.js") },
     File { name: "staff.css", kind: CSS, text: include_str!("files/staff.css") },

@@ -1,7 +1,7 @@
 // What a cook does with a ticket, in requests. Written in ES5.
 //
 // acts.begin({whole, isMine(line), find(order id), say(text)}): `whole` on a page without a station.
-// acts.press(act, order, line): "line", "start", "done", "recall", "seen". acts.recallLast(): takes the last bump of this page back.
+// acts.press(act, order, line): "line", "start", "done", "recall", "seen", "print". acts.recallLast(): takes the last bump of this page back.
 var acts = (function () {
   "use strict";
 
@@ -78,6 +78,8 @@ var acts = (function () {
         return finish(order);
       case "recall":
         return recall(order);
+      case "print":
+        return printers.copy(order);
       default:
         return bumps.seen(order.orderId);
     }

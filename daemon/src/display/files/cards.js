@@ -2,7 +2,7 @@
 //
 // cards.begin(tap): `tap(act, order, line)` when a button is pressed that has stood where it stands for a moment.
 // cards.draw({alarms, work, ready, limits, isMine(line), isNew(order), now}): orders in the order of their places.
-// cards.tick(now): the timers alone. cards.choose(place), cards.step(by): moves the focus, for keys.
+// cards.tick(now): the timers alone. cards.choose(place), cards.step(by): moves the focus, for keys. cards.print(): a copy of what has it.
 var cards = (function () {
   "use strict";
 
@@ -143,6 +143,9 @@ var cards = (function () {
       }
       button(row, "act finish", texts.say("kitchen.done"), order, "done");
     }
+    if (view.prints) {
+      button(row, "act print", texts.say("kitchen.print"), order, "print");
+    }
   }
 
   function build(order, view, state) {
@@ -186,6 +189,7 @@ var cards = (function () {
         place: id === "work" && index < PLACES ? String(index + 1) : "",
         isReady: isReady,
         isNew: state.isNew(order),
+        prints: printers.are(),
         waiting: bumps.waiting(order.orderId)
       };
       var text = JSON.stringify([id, order, view]);
@@ -288,6 +292,18 @@ var cards = (function () {
     }
   }
 
+  // A copy of the ticket that has the focus.
+  function print() {
+    var card = document.activeElement;
+    while (card && card.tagName !== "ARTICLE") {
+      card = card.parentNode;
+    }
+    var own = card && card.querySelector(".print");
+    if (own) {
+      own.click();
+    }
+  }
+
   // Up and down, within a ticket.
   function stepWithin(by) {
     var all = buttons();
@@ -307,6 +323,7 @@ var cards = (function () {
     choose: choose,
     step: step,
     stepWithin: stepWithin,
+    print: print,
     number: number,
     dish: dish
   };

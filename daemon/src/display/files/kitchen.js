@@ -6,9 +6,9 @@
 
   // Changes of lines do not move the board, which is what the stream tells: they are seen at the latest after this.
   var REFRESH_MS = 3000;
-  var SETTINGS_RETRY_MS = 5000;
+  var SETTINGS_EVERY_MS = 5000;
   var AFTER_PRESS_MS = 400;
-  var KEYS = { ENTER: 13, BACKSPACE: 8, LEFT: 37, UP: 38, RIGHT: 39, DOWN: 40, R: 82, ZERO: 48, NINE: 57, PAD_ZERO: 96, PAD_NINE: 105 };
+  var KEYS = { ENTER: 13, BACKSPACE: 8, LEFT: 37, UP: 38, RIGHT: 39, DOWN: 40, P: 80, R: 82, ZERO: 48, NINE: 57, PAD_ZERO: 96, PAD_NINE: 105 };
 
   var station = ofQuery("station");
   var limits = { warnMinutes: 5, lateMinutes: 10 };
@@ -199,10 +199,11 @@
     live.get("/api/v1/kitchen", function (data) {
       if (data) {
         limits = data;
+        printers.show(data.printers);
         terminal = data.terminal ? "" : ("kitchen" + (station ? "-" + station : "")).replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 48);
-      } else {
-        window.setTimeout(settings, SETTINGS_RETRY_MS);
       }
+      // A printer that needs somebody is said soon.
+      window.setTimeout(settings, SETTINGS_EVERY_MS);
     });
   }
 
@@ -254,6 +255,8 @@
       cards.stepWithin(code === KEYS.UP ? -1 : 1);
     } else if (code === KEYS.R || code === KEYS.BACKSPACE) {
       acts.recallLast();
+    } else if (code === KEYS.P) {
+      cards.print();
     } else {
       return;
     }
@@ -270,6 +273,19 @@
   byId("undo").onclick = acts.recallLast;
   acts.begin({ whole: !station, isMine: isMine, find: find, say: say });
   cards.begin(acts.press);
+  printers.begin({
+    say: say,
+    mine: function (stations) {
+      return !station || !stations || stations.some(function (name) {
+        return name.trim().toLowerCase() === station.toLowerCase();
+      });
+    },
+    changed: function () {
+      if (orders) {
+        draw();
+      }
+    }
+  });
   sound.begin(function (text) {
     byId("sound").textContent = text;
     byId("sound").hidden = !text;

@@ -127,6 +127,11 @@
     return parts.make("li", [each.name, each.state, each.trouble].filter(Boolean).join(" – "));
   }
 
+  function printer(each) {
+    var waits = each.waiting ? texts.say("kitchen.printer_waits", { count: each.waiting }) : "";
+    return parts.make("li", [each.name, texts.word("printer", each.state), waits].filter(Boolean).join(" – "));
+  }
+
   function lists(state) {
     var sentences = state.attention.concat(state.damagedStores);
     parts.list("attention-area", "attention", sentences, function (sentence) {
@@ -137,7 +142,7 @@
       var fields = { order: order.orderId, number: number ? String(number) : "–", terminal: order.terminalId || "–" };
       return parts.make("li", texts.say("operations.maybe_order", fields));
     });
-    parts.list("printers-area", "printers", state.printers || [], named);
+    parts.list("printers-area", "printers", state.printers, printer);
     parts.list("pages-area", "pages", state.pages || [], named);
   }
 

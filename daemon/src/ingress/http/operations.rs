@@ -72,7 +72,7 @@ pub async fn operations(State(app): State<Arc<App>>, headers: HeaderMap) -> Resu
         "clock": {"known": now_ms.is_some(), "now": now_ms.map(rfc3339), "businessDay": now_ms.and_then(|now_ms| app.settings.days.day_of(now_ms)).map(|day| day.to_string())},
         "certificates": certificates.collect::<Vec<_>>(), "terminals": app.handle.terminals().to_json(),
         "maybeStored": maybe_stored.iter().map(maybe).collect::<Vec<_>>(), "damagedStores": damaged,
-        "attention": app.settings.attention.sentences(),
+        "attention": app.settings.attention.sentences(), "printers": app.settings.printers.to_json(),
     });
     Ok(json(StatusCode::OK, &body))
 }
