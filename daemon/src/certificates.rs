@@ -57,6 +57,7 @@ pub fn standings(config: &Config, at_ms: i64) -> Vec<Standing> {
     if let Some(mqtt) = &config.mqtt {
         files.extend(mqtt.ca_file.as_deref().map(|file| ("mqtt.ca_file", file, true)));
     }
+    files.extend(config.http.tls.as_ref().map(|tls| ("http.tls_cert", &*tls.cert, false)));
     files.into_iter().map(|(key, file, authorities)| standing(key, file, authorities, at_ms)).collect()
 }
 

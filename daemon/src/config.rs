@@ -29,7 +29,7 @@ mod values;
 
 pub use changes::Changes;
 pub use files::PemFile;
-pub use http::{HTTP_SUBMITS_PER_SECOND, Http, HttpAllow, HttpToken, TokenHash};
+pub use http::{HTTP_SUBMITS_PER_SECOND, Http, HttpAllow, HttpTls, HttpToken, TokenHash};
 pub use kafka::{Delivery, Downlink, DownlinkSource, Kafka};
 pub use kitchen::Kitchen;
 pub use printer::{CodePage, FlowControl, PRINTERS_MAX, Printer, PrinterKind, PrinterPort, Pulse};
@@ -259,17 +259,28 @@ impl StoreSection {
 
 /// Where the config says that HTTP listens, whatever else is wrong with it; the default where it says nothing that can be read. For
 /// commands that only ask the daemon: who may do so need not be able to read its secrets.
-pub fn listen_of(path: &Path, environment: &Environment) -> SocketAddr {
+pub fn listen_of(path: &Path, environment: &Environment) -> Listen {
     let tree = tree::gather(path, &environment.variables, &mut vec![]);
     let sink = section::Sink::default();
-    Section::root(tree, &sink).section_or_empty("http").or("listen", http::DEFAULT_LISTEN)
+    let mut section = Section::root(tree, &sink).section_or_empty("http");
+    let credential = environment.credentials.as_ref().is_some_and(|folder| folder.join("http.tls_cert").exists());
+    Listen { tls: section.has("tls_cert") || credential, address: section.or("listen", http::DEFAULT_LISTEN) }
+}
+
+/// Where HTTP listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub address: SocketAddr,
+    /// By TLS.
+    pub tls: bool,
 }
 
 /// `None` only after a problem was noted.
 fn read(mut root: Section<'_>, context: &Context<'_>) -> Option<Config> {
     let gateway = read_gateway(root.section_or_empty("gateway"));
     let store = read_store(root.section_or_empty("store"), context);
-    let (http, http_terminals) = http::read(root.section_or_empty("http"));
+    let (http, http_terminals) = http::read(root.section_or_empty("http"), context);
     let (dialect, board, strict_orders) = read_rules(&mut root);
     let kitchen = kitchen::read(root.section_or_empty("kitchen"));
     let language = display::read(root.section_or_empty("display"));

@@ -36,6 +36,8 @@ pub struct Reload {
     pub mqtt: Option<watch::Sender<mqtt::Access>>,
     /// Who may come in by HTTP.
     pub keys: http::KeyRing,
+    /// What the HTTP listener shows who connects, if it speaks TLS.
+    pub tls: Option<http::Tls>,
     /// The level of the log.
     pub log_level: logging::Threshold,
     /// Where the outcome is told.
@@ -106,6 +108,7 @@ impl Reload {
             let tried = tokio::task::spawn_blocking(move || kafka::try_out(&uplink));
             tried.await.context("trying the brokers panicked")?.map_err(anyhow::Error::msg)?;
         }
+        let acceptor = merged.http.tls.as_ref().map(http::acceptor).transpose()?;
         if running.log.level != merged.log.level {
             self.log_level.set(merged.log.level)?;
         }
@@ -117,6 +120,9 @@ impl Reload {
             self.renewals.iter().for_each(|renewal| renewal.put(connection.clone()));
         }
         self.keys.configure(&merged.http);
+        if let (Some(tls), Some(acceptor)) = (&self.tls, acceptor) {
+            tls.replace(acceptor);
+        }
         // In an outage that lasts, whoever reloads wants the line to be tried.
         self.gate.hurry();
         self.handle.configure(merged.settings(), connection.is_some() || self.gate.is_shut()).await;

@@ -108,14 +108,14 @@ pub async fn run(config: Config, path: PathBuf, log_level: logging::Threshold) -
     if !printers.is_empty() {
         tasks.spawn("printers", serve_printers(stop_ingress.clone()));
     }
-    let (mqtt, keys) =
+    let Renewable { mqtt, keys, tls } =
         tasks.spawn_ingress(&config, (listener, damaged, printers), &handle, (&metrics, &attention), epoch, &stop_ingress)?;
     crate::memory::give_back();
     let mut running_loop = tokio::spawn(event_loop.run(stop_loop.clone(), DRAIN_MAX));
     tracing::info!(gateway = %config.gateway.id, %epoch, queued, version = env!("CARGO_PKG_VERSION"), "running");
     let (running, config) = watch::channel(Arc::new(config));
     tasks.spawn("certificates", certificates::watch(config, metrics.clone(), attention.clone(), stop_ingress.clone().cancelled_owned()));
-    let reload = Reload { path, running, handle, renewals, gate, mqtt, keys, log_level, attention, metrics };
+    let reload = Reload { path, running, handle, renewals, gate, mqtt, keys, tls, log_level, attention, metrics };
     tasks.spawn("reload", reload.run(reload_signal, stop_ingress.clone().cancelled_owned()));
     tell_systemd(&[NotifyState::Ready]);
 
@@ -292,6 +292,13 @@ impl EndSignals {
     }
 }
 
+/// What of the ingresses a reload may replace.
+struct Renewable {
+    mqtt: Option<watch::Sender<ingress::mqtt::Access>>,
+    keys: ingress::http::KeyRing,
+    tls: Option<ingress::http::Tls>,
+}
+
 /// The tasks beside the event loop, each with its name.
 #[derive(Default)]
 struct Tasks {
@@ -307,7 +314,7 @@ impl Tasks {
         (metrics, attention): (&Metrics, &Attention),
         epoch: Epoch,
         stop: &CancellationToken,
-    ) -> anyhow::Result<(Option<watch::Sender<ingress::mqtt::Access>>, ingress::http::KeyRing)> {
+    ) -> anyhow::Result<Renewable> {
         let metrics_text = {
             let metrics = metrics.clone();
             Arc::new(move || metrics.encode())
@@ -318,6 +325,7 @@ impl Tasks {
         let pages_file = config.store.data_dir.join("pages.json");
         let settings = ingress::http::Settings {
             pages_file: Some(pages_file.clone()),
+            tls: config.http.tls.as_ref().map(ingress::http::Tls::new).transpose()?,
             damaged,
             printers,
             attention: attention.clone(),
@@ -340,7 +348,7 @@ impl Tasks {
             vec![]
         });
         settings.keys.pair(pages);
-        let keys = settings.keys.clone();
+        let (keys, tls) = (settings.keys.clone(), settings.tls.clone());
         let http = ingress::http::serve(listener, settings, handle.clone(), metrics_text, stop.clone().cancelled_owned());
         self.spawn("http", async move {
             if let Err(error) = http.await {
@@ -356,7 +364,7 @@ impl Tasks {
             settings.figures.report_to(metrics, &config.serial);
             self.spawn("serial", ingress::serial::run(settings, handle.clone(), stop.clone().cancelled_owned()));
         }
-        Ok((renew_mqtt, keys))
+        Ok(Renewable { mqtt: renew_mqtt, keys, tls })
     }
 
     fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {

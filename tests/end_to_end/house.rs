@@ -140,7 +140,8 @@ impl House {
         });
     }
 
-    fn spawn(&mut self) {
+    /// Starts the daemon.
+    pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_dumbwaiter"))
             .args(["run", "--config"])

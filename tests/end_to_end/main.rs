@@ -12,5 +12,6 @@ mod printers;
 mod privacy;
 mod reload;
 mod terminals;
+mod tls;
 #[cfg(feature = "demo")]
 mod trip;

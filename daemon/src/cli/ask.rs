@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -77,11 +78,14 @@ pub(super) async fn delete(args: &AskArgs, path: &str) -> anyhow::Result<Answere
 }
 
 async fn ask(args: &AskArgs, request: Builder, body: String) -> anyhow::Result<Answered> {
-    let authority = match &args.url {
-        Some(url) => url.authority.clone(),
-        None => reachable(listen_of(&args.config.config, &Environment::of_process())).to_string(),
+    let (authority, tls) = match &args.url {
+        Some(url) => (url.authority.clone(), false),
+        None => {
+            let listen = listen_of(&args.config.config, &Environment::of_process());
+            (reachable(listen.address).to_string(), listen.tls)
+        }
     };
-    timeout(ANSWER_MAX, fetch(&authority, request, body))
+    timeout(ANSWER_MAX, call(&authority, tls, request, body))
         .await
         .with_context(|| format!("{authority} did not answer within {} s", ANSWER_MAX.as_secs()))?
 }
@@ -96,10 +100,23 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn fetch(authority: &str, request: Builder, body: String) -> anyhow::Result<Answered> {
+async fn call(authority: &str, tls: bool, request: Builder, body: String) -> anyhow::Result<Answered> {
     let stream = TcpStream::connect(authority).await.with_context(|| {
         format!("no gateway listens on {authority}; is the daemon running? Give another address with --url or --config")
     })?;
+    if !tls {
+        return fetch(stream, authority, request, body).await;
+    }
+    // The config's own listener is on this computer: nobody is between, and its certificate names no loopback address.
+    let any = native_tls::TlsConnector::builder().danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true).build()?;
+    let stream = tokio_native_tls::TlsConnector::from(any).connect("localhost", stream).await;
+    fetch(stream.with_context(|| format!("{authority} speaks no TLS, which the config has"))?, authority, request, body).await
+}
+
+async fn fetch<S>(stream: S, authority: &str, request: Builder, body: String) -> anyhow::Result<Answered>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let talks = || format!("{authority} is no gateway; give another address with --url or --config");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(talks)?;
     let request = request.header(header::HOST, authority).header(header::ACCEPT, "application/json");

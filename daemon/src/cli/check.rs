@@ -4,6 +4,7 @@ use super::{CheckArgs, EXIT_WRONG};
 use crate::certificates;
 use crate::clock;
 use crate::config::{Config, Environment, HostPort, PrinterPort, Problems};
+use crate::ingress::http;
 use crate::kafka::{self, Connection, Finding};
 use gateway::ids::Epoch;
 use serde_json::json;
@@ -59,7 +60,9 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
 pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let standings = clock::wall_ms().map(|at_ms| certificates::standings(config, at_ms)).unwrap_or_default();
     let told = standings.iter().filter_map(|standing| Some((standing.is_wrong(), standing.sentence()?)));
-    told.map(|(is_wrong, what)| if is_wrong { Finding::Wrong(what) } else { Finding::Note(what) }).collect()
+    let told = told.map(|(is_wrong, what)| if is_wrong { Finding::Wrong(what) } else { Finding::Note(what) });
+    let refused = config.http.tls.as_ref().and_then(|files| http::acceptor(files).err());
+    told.chain(refused.map(|error| Finding::Wrong(format!("{error:#}")))).collect()
 }
 
 /// What answers of all that the config names, and what does not.

@@ -24,9 +24,11 @@ pub async fn run(args: &PairArgs) -> anyhow::Result<()> {
     let body = json!({"role": args.role.as_str(), "minutes": args.minutes});
     let code = ask::post(&args.ask, "/api/v1/pairing-codes", &body).await?;
     let listen = listen_of(&args.ask.config.config, &Environment::of_process());
-    show(&args.ask, &code, |code| code_text(code, &reached_at(listen)))?;
-    if !args.ask.json && args.ask.url.is_none() && listen.ip().is_loopback() {
-        print(&format!("note: the gateway listens on {listen}, which no other computer reaches: see listen under [http]\n"))?;
+    show(&args.ask, &code, |code| {
+        code_text(code, &format!("{}://{}", if listen.tls { "https" } else { "http" }, reached_at(listen.address)))
+    })?;
+    if !args.ask.json && args.ask.url.is_none() && listen.address.ip().is_loopback() {
+        print(&format!("note: the gateway listens on {}, which no other computer reaches: see listen under [http]\n", listen.address))?;
     }
     Ok(())
 }
@@ -36,7 +38,7 @@ fn code_text(code: &Value, address: &str) -> String {
     let (first, second) = digits.split_at_checked(3).unwrap_or((&digits, ""));
     let minutes = code.get("validSeconds").and_then(Value::as_u64).unwrap_or(0) / 60;
     format!(
-        "{first} {second}\n\nfor one page as {}, within {minutes} minutes. On its device open\n  http://{address}/pair\nand give the code and a name \
+        "{first} {second}\n\nfor one page as {}, within {minutes} minutes. On its device open\n  {address}/pair\nand give the code and a name \
          for who works there.\n",
         field(code, "role")
     )
@@ -55,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_code_is_shown_with_where_to_type_it_in() {
-        let text = code_text(&json!({"code": "012345", "role": "kitchen", "validSeconds": 600}), "10.0.4.1:8080");
+        let text = code_text(&json!({"code": "012345", "role": "kitchen", "validSeconds": 600}), "https://10.0.4.1:8080");
         assert!(
-            text.starts_with("012 345\n\nfor one page as kitchen, within 10 minutes.") && text.contains("http://10.0.4.1:8080/pair"),
+            text.starts_with("012 345\n\nfor one page as kitchen, within 10 minutes.") && text.contains("https://10.0.4.1:8080/pair"),
             "{text}"
         );
     }

@@ -218,7 +218,7 @@ fn commands(done: &Done) -> String {
 
 fn http_text(config: &Config, token: &str) -> String {
     let listen = config.http.listen;
-    let url = format!("http://{}/api/v1/orders", reached_at(listen));
+    let url = orders_url(config);
     let mut text = format!(
         "\nHTTP: type this into the till\n  URL        {url}\n  header     Authorization: Bearer {token}\n\n  to try it  \
          curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -H 'Idempotency-Key: try-1' \\\n             \
@@ -259,7 +259,7 @@ impl Topics {
 fn for_programs(name: &Name, config: &Config, done: &Done) -> Value {
     let mut told = Map::from_iter([("terminal".to_owned(), json!(name.as_str())), ("then".to_owned(), json!(done.then))]);
     if let Some(token) = &done.token {
-        told.insert("http".into(), json!({"url": format!("http://{}/api/v1/orders", reached_at(config.http.listen)), "token": token}));
+        told.insert("http".into(), json!({"url": orders_url(config), "token": token}));
     }
     if let Some(password) = &done.password {
         let Topics { submit, answer, status, state } = Topics::of(name, config);
@@ -292,6 +292,11 @@ fn broker(config: &Config) -> String {
         }
         None => format!("mqtt://{}", own_address(1883)),
     }
+}
+
+fn orders_url(config: &Config) -> String {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/api/v1/orders", reached_at(config.http.listen))
 }
 
 /// Where another computer reaches a listener.

@@ -61,11 +61,16 @@ impl Changes {
         changes.stays("store.new_card_minutes", &running.store.new_card_minutes, new_card_minutes);
         changes.stays("store.new_card_hours", &running.store.new_card_hours, new_card_hours);
 
-        let Http { listen, insecure, hosts, submits_per_second, allow, tokens } = http;
+        let Http { listen, tls, insecure, hosts, submits_per_second, allow, tokens } = http;
         changes.stays("http.listen", &running.http.listen, listen);
         changes.stays("http.insecure", &running.http.insecure, insecure);
         changes.stays("http.hosts", &running.http.hosts, hosts);
         changes.stays("http.submits_per_second", &running.http.submits_per_second, submits_per_second);
+        // Whether it is spoken at all is the listener's.
+        match (&running.http.tls, &*tls) {
+            (Some(_), Some(_)) => drop(changes.live("http.tls_cert and its key", &running.http.tls, tls)),
+            _ => changes.stays("http.tls_cert and its key", &running.http.tls, tls),
+        }
         changes.live("http.allow", &running.http.allow, allow);
         changes.live("http.token", &running.http.tokens, tokens);
 

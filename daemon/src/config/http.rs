@@ -1,5 +1,7 @@
 //! `[http]`: where the server listens, and which terminals it lets in from other computers.
 
+use super::Context;
+use super::files::PemFile;
 use super::problem::Origin;
 use super::section::{At, Section};
 use gateway::ids::Name;
@@ -18,8 +20,10 @@ pub(super) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Add
 /// `[http]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// Where the server listens. Off loopback only with `insecure`.
+    /// Where the server listens. Off loopback only with `tls` or `insecure`.
     pub listen: SocketAddr,
+    /// The server's certificate and key: without them it is plain.
+    pub tls: Option<HttpTls>,
     /// Who set the config knows that the listener is plain and off loopback.
     #[allow(dead_code, reason = "reading it is what it is for: without it a listener off loopback is refused")]
     pub insecure: bool,
@@ -31,6 +35,15 @@ pub struct Http {
     pub allow: Vec<HttpAllow>,
     /// `[[http.token]]`: at most [`HTTP_TOKENS_MAX`], no token twice.
     pub tokens: Vec<HttpToken>,
+}
+
+/// `tls_cert` and `tls_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTls {
+    /// The certificate with those that lead to its authority, in PEM.
+    pub cert: PemFile,
+    /// Its key, in PEM.
+    pub key: PemFile,
 }
 
 /// `[[http.allow]]`: an address from which a terminal may submit.
@@ -77,17 +90,22 @@ impl fmt::Display for TokenHash {
 }
 
 /// The section, and where it names terminals.
-pub(super) fn read(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
+pub(super) fn read(mut section: Section<'_>, context: &Context<'_>) -> (Http, Vec<At<Name>>) {
     let listen = section.get::<SocketAddr>("listen");
     let insecure = section.or("insecure", false);
+    let tls = read_tls(&mut section, context);
     if let Some(At { origin, value }) = &listen
         && !value.ip().is_loopback()
         && !insecure
+        && !tls.is_asked
     {
         section.problem(
             origin,
             "listen",
-            format!("{value} can be reached from outside and is not encrypted; listen on 127.0.0.1, or accept it with insecure = true"),
+            format!(
+                "{value} can be reached from outside and is not encrypted; listen on 127.0.0.1, give tls_cert and tls_key, or accept it with \
+                 insecure = true"
+            ),
         );
     }
     let submits_per_second = section.within("submits_per_second", HTTP_SUBMITS_PER_SECOND, 1..=10_000);
@@ -104,7 +122,27 @@ pub(super) fn read(mut section: Section<'_>) -> (Http, Vec<At<Name>>) {
     section.finish();
     let listen = listen.map_or(DEFAULT_LISTEN, |at| at.value);
     let hosts = hosts.map(|at| at.value).unwrap_or_default();
-    (Http { listen, insecure, hosts, submits_per_second, allow, tokens }, terminals)
+    (Http { listen, tls: tls.files, insecure, hosts, submits_per_second, allow, tokens }, terminals)
+}
+
+struct ReadTls {
+    /// One of the keys is there, right or wrong.
+    is_asked: bool,
+    files: Option<HttpTls>,
+}
+
+fn read_tls(section: &mut Section<'_>, context: &Context<'_>) -> ReadTls {
+    let named = [section.has("tls_cert"), section.has("tls_key")];
+    let cert = section.pem("tls_cert", "http.tls_cert", context);
+    let key = section.pem("tls_key", "http.tls_key", context);
+    match (&cert, &key) {
+        (Some(At { origin, .. }), None) if !named[1] => section.problem(origin, "tls_key", "is missing; give the key of tls_cert"),
+        (None, Some(At { origin, .. })) if !named[0] => section.problem(origin, "tls_cert", "is missing; give the certificate of tls_key"),
+        _ => {}
+    }
+    let is_asked = named.contains(&true) || cert.is_some() || key.is_some();
+    let files = cert.zip(key).map(|(cert, key)| HttpTls { cert: cert.value, key: key.value });
+    ReadTls { is_asked, files }
 }
 
 fn read_allow(section: &mut Section<'_>, terminals: &mut Vec<At<Name>>) -> Vec<HttpAllow> {

@@ -89,7 +89,7 @@ fn what_the_example_comments_out_is_right_as_well() {
     for name in ["mqtt.password", "kafka.password", "kafka-key.password"] {
         house.file(name, "hush\n");
     }
-    for name in ["mqtt-ca.pem", "kafka-ca.pem", "kafka-cert.pem", "kafka-key.pem"] {
+    for name in ["http-cert.pem", "http-key.pem", "mqtt-ca.pem", "kafka-ca.pem", "kafka-cert.pem", "kafka-key.pem"] {
         house.file(name, "-----BEGIN CERTIFICATE-----\n");
     }
     let config = house.load().unwrap_or_else(|problems| panic!("{problems}"));
@@ -232,6 +232,12 @@ fn two_names_of_one_device_are_one_port() {
 fn a_listener_off_loopback_must_be_meant() {
     assert!(problem("[http]\nlisten = '0.0.0.0:8080'").contains("http.listen: 0.0.0.0:8080 can be reached from outside"));
     assert!(load("[http]\nlisten = '0.0.0.0:8080'\ninsecure = true").http.insecure);
+    let house = House::new("gateway.id = 'g'\n[http]\nlisten = '0.0.0.0:8080'\ntls_cert = 'cert.pem'\ntls_key = 'key.pem'");
+    house.file("cert.pem", "-----BEGIN CERTIFICATE-----");
+    house.file("key.pem", "-----BEGIN PRIVATE KEY-----");
+    assert!(house.load().unwrap().http.tls.is_some());
+    house.file("dumbwaiter.toml", "gateway.id = 'g'\n[http]\nlisten = '0.0.0.0:8080'\ntls_cert = 'cert.pem'");
+    assert_eq!(house.problems(), ["dumbwaiter.toml:4: http.tls_key: is missing; give the key of tls_cert"]);
     assert_eq!(load("[http]\nlisten = '[::1]:81'").http.listen.port(), 81);
     assert_eq!(load("[http]\nsubmits_per_second = 20").http.submits_per_second, 20);
     assert!(problem("[http]\nsubmits_per_second = 0").contains("http.submits_per_second: is 0; give 1 to 10000"));
@@ -376,7 +382,7 @@ fn the_core_is_told_what_it_needs() {
 #[test]
 fn the_address_is_found_in_a_config_that_is_wrong_otherwise() {
     let house = House::new("[http]\nlisten = '127.0.0.1:81'\n[kafka]\nno_brokers = 1");
-    let listen = |path: &str| listen_of(&house.folder.path().join(path), &house.environment).to_string();
+    let listen = |path: &str| listen_of(&house.folder.path().join(path), &house.environment).address.to_string();
     assert_eq!(listen("dumbwaiter.toml"), "127.0.0.1:81");
     assert_eq!(listen("absent.toml"), "127.0.0.1:8080");
 }

@@ -32,12 +32,14 @@ mod steady;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod usage;
 
 pub use keys::{KeyRing, hash};
 pub use operations::Site;
 pub use pairing::load as load_pages;
 pub use roles::Role;
+pub use tls::{Tls, acceptor};
 pub use usage::{Bounded, Usage};
 
 use crate::attention::Attention;
@@ -76,6 +78,8 @@ pub const BUFFER_BYTES_MAX: usize = 32 * 1024;
 pub const OVERFLOW_BYTES_MAX: usize = 256 * 1024;
 /// Time for a request's head to arrive, and for the next request on a kept connection to begin.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for a TLS handshake.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time for a request's body to arrive.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time for the event loop's decision.
@@ -141,6 +145,8 @@ impl Default for Limits {
 pub struct Settings {
     /// Who may come in from another computer.
     pub keys: KeyRing,
+    /// What the listener shows who connects; plain without.
+    pub tls: Option<Tls>,
     /// Where paired pages are kept; nobody can be paired without. What is in it has been [`load_pages`]ed into the keys.
     pub pages_file: Option<PathBuf>,
     /// Names by which clients may call this server, beside `localhost` and the address that they reached.

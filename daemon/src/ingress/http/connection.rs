@@ -3,8 +3,9 @@
 use super::guard;
 use super::reply::Reply;
 use super::steady::Steady;
+use super::tls::{NoTls, Tls};
 use super::usage::Usage;
-use super::{BUFFER_BYTES_MAX, Limits, REFUSALS_MAX, Settings};
+use super::{BUFFER_BYTES_MAX, HANDSHAKE_TIME_MAX, Limits, REFUSALS_MAX, Settings};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Response, header};
@@ -20,9 +21,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_native_tls::TlsStream;
 
 /// Pause after a failed accept: it may fail again at once, as long as the process has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,15 +74,26 @@ pub async fn accept(
         let is_stranger = !peer.remote.is_loopback() && settings.keys.now().of_address(peer.remote).is_empty();
         if let Some(place) = places.take(peer.remote, is_stranger) {
             let (router, stopped) = (router.clone(), stopped.clone());
-            let stream = Steady::new(stream, limits.stall_time);
-            let head_time = limits.head_time;
+            let (stall_time, head_time) = (limits.stall_time, limits.head_time);
+            let (tls, usage) = (settings.tls.clone(), settings.usage.clone());
             connections.spawn(async move {
                 let _place = place;
                 let service = TowerToHyperService::new(router.layer(Extension(peer)));
-                serve(stream, head_time, service, stopped).await;
+                match tls {
+                    None => serve(Steady::new(stream, stall_time), head_time, service, stopped).await,
+                    Some(tls) => {
+                        if let Some(stream) = shake_hands(&tls, stream, peer, &usage).await {
+                            serve(Steady::new(stream, stall_time), head_time, service, stopped).await;
+                        }
+                    }
+                }
             });
         } else {
             settings.usage.connections.refused.increment();
+            // A handshake would cost more than the refusal is worth.
+            if settings.tls.is_some() {
+                continue;
+            }
             let Ok(place) = refusals.clone().try_acquire_owned() else { continue };
             let stopped = stopped.clone();
             connections.spawn(async move {
@@ -99,8 +114,22 @@ fn prepare(stream: &TcpStream, remote: SocketAddr) -> std::io::Result<Peer> {
     Ok(Peer { remote: remote.ip().to_canonical(), local: stream.local_addr()?.ip().to_canonical() })
 }
 
-async fn serve<S>(stream: Steady<TcpStream>, head_time: Duration, service: S, mut stopped: watch::Receiver<bool>)
+async fn shake_hands(tls: &Tls, stream: TcpStream, peer: Peer, usage: &Usage) -> Option<TlsStream<TcpStream>> {
+    match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(NoTls::Plain)) => {
+            usage.tls_plain.increment();
+            tracing::debug!(from = %peer.remote, "plain HTTP on the port of TLS");
+        }
+        Ok(Err(NoTls::Failed)) => usage.tls_failed.increment(),
+        Err(_) => usage.tls_late.increment(),
+    }
+    None
+}
+
+async fn serve<S, T>(stream: Steady<T>, head_time: Duration, service: S, mut stopped: watch::Receiver<bool>)
 where
+    T: AsyncRead + AsyncWrite + Unpin,
     S: Service<hyper::Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible>,
 {
     let connection = http1::Builder::new()

@@ -99,7 +99,8 @@ pub async fn pair(
         }
     };
     tracing::info!(%name, role = role.as_str(), from = %peer.remote, "a page was paired");
-    let cookie = format!("{COOKIE}={cookie}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict");
+    let secure = if app.settings.tls.is_some() { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={cookie}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}");
     let mut response = see_other(&onward(&next, role));
     response.headers_mut().insert(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("a cookie of hexadecimal digits"));
     Ok(response)

@@ -1,7 +1,7 @@
 //! How full the server's bounds are, and what it refused.
 
 use super::pairing::{CODES_MAX, PAGES_MAX, TRYING_ADDRESSES_MAX};
-use super::{Limits, WRONG_ADDRESSES_MAX};
+use super::{HANDSHAKE_TIME_MAX, Limits, WRONG_ADDRESSES_MAX};
 use crate::handle::Ingress;
 use crate::metrics::Metrics;
 use gateway::request::{Code, REQUEST_BYTES_MAX};
@@ -64,6 +64,12 @@ pub struct Usage {
     pub pairing_codes: Bounded,
     /// Addresses that tried a code lately; refused are tries beyond what an address has.
     pub pairing_addresses: Bounded,
+    /// Connections that spoke no TLS where it is spoken.
+    pub tls_plain: Counter,
+    /// Handshakes that failed.
+    pub tls_failed: Counter,
+    /// Handshakes that took too long.
+    pub tls_late: Counter,
     /// Wrong codes.
     pub pairing_wrong: Counter,
     /// Requests that were refused because their terminal sends too many (429).
@@ -98,6 +104,8 @@ impl Usage {
         let pages = metrics.bound("http_pages", PAGES_MAX as u64);
         let pairing_codes = metrics.bound("http_pairing_codes", CODES_MAX as u64);
         let pairing_addresses = metrics.bound("http_pairing_addresses", TRYING_ADDRESSES_MAX as u64);
+        let handshake_time = metrics.bound("http_handshake_seconds", HANDSHAKE_TIME_MAX.as_secs());
+        let no_tls = metrics.by_reason("http_tls_refused", "Connections that came to no TLS, by why");
         let pairing_wrong = metrics.total("pairing_codes_wrong", "Pairing codes that were wrong");
         let rate = metrics.bound("http_requests_per_second", limits.submits_per_second.into());
         let bytes = metrics.bound("http_request_bytes", REQUEST_BYTES_MAX as u64);
@@ -119,6 +127,9 @@ impl Usage {
                 shown.set(counted.used.get());
                 shown.set_refused(counted.refused.get());
             }
+            handshake_time.set_refused(usage.tls_late.get());
+            no_tls.set("plain", usage.tls_plain.get());
+            no_tls.set("failed", usage.tls_failed.get());
             pairing_wrong.set(usage.pairing_wrong.get());
             rate.set_refused(usage.rate_refused.get());
             bytes.set_refused(usage.size_refused.get());
