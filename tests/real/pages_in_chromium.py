@@ -4,6 +4,7 @@ and AA, at every size and in every state; the kitchen is worked by keys alone, s
 
 import contextlib
 import json
+import re
 import socket
 import tempfile
 import time
@@ -15,7 +16,7 @@ from line import Relay
 TEXTS = parts.ROOT / "daemon" / "src" / "display" / "texts"
 LANGUAGES = {file.stem: json.loads(file.read_text()) for file in sorted(TEXTS.glob("*.json"))}
 SIZES = (TABLET, WALL, PHONE)
-PAGES = ("/", "/kitchen", "/operations")
+PAGES = ("/", "/kitchen", "/operations", "/pair")
 TAB, ENTER = "\ue004", "\ue007"
 SHOWN_S = 20
 # What people see or hear of a page: its texts, labels and its title.
@@ -48,8 +49,8 @@ def every_language_says_all_of_a_page_in_its_own_words(gateway, browser):
     gateway.event(begun["orderId"], "order.cancelled", {})
     away = gateway.order(food="Pie")
     gateway.set_status(away["orderId"], "OUT_FOR_DELIVERY")
-    given = {"Ramen", "Gyoza", "Curry", "Pie", "P", "R"}
-    for page, there in (("/kitchen", "#work .card"), ("/", "#ready .number")):
+    given = {"Ramen", "Gyoza", "Curry", "Pie", "P", "R", gateway.gateway, "http", "till-1"}
+    for page, there in (("/kitchen", "#work .card"), ("/", "#ready .number"), ("/pair", "#code"), ("/operations", "h2")):
         said = {}
         for language in LANGUAGES:
             browser.open(gateway.url(f"{page}?lang={language}"))
@@ -59,7 +60,10 @@ def every_language_says_all_of_a_page_in_its_own_words(gateway, browser):
         assert len(said["en"]) > (25 if page == "/kitchen" else 4), f"{page} says only {said['en']}"
         for language in LANGUAGES.keys() - {"en"}:
             same = {text for key, text in LANGUAGES[language].items() if text == LANGUAGES["en"][key]}
-            foreign = {text for text in said[language] & said["en"] - same - given if not text.endswith(tuple(given))}
+            # A text of placeholders alone would be like any other.
+            same = [text for text in same if re.search(r"\w", re.sub(r"\{\w+\}", "", text))]
+            same = "|".join(re.sub(r"\\{\w+\\}", r"\\S+", re.escape(text)) for text in same)
+            foreign = {text for text in said[language] & said["en"] - given if not re.fullmatch(same, text) and not text.endswith(tuple(given))}
             assert not foreign, f"{page} says {foreign} in {language} as in English"
     browser.open(gateway.url("/kitchen?station=grill&lang=fr"))
     parts.until("texts are there", lambda: browser.texts("#work .card"))
@@ -85,9 +89,7 @@ def nobody_is_shut_out(gateway, browser):
                 found = browser.run(JUDGE)
                 assert found["rules"] > 5, f"axe judged nothing of {page}"
                 assert not found["broken"], f"{page} at {size}, {state}:\n" + "\n".join(found["broken"])
-                # Operators may scroll to the end of a table.
-                fits = page == "/operations" or browser.run("return document.documentElement.scrollWidth <= innerWidth")
-                assert fits, f"{page} at {size}, {state}: scrolls sideways"
+                assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), f"{page} at {size}, {state}: scrolls sideways"
 
     def shows(page, what, condition):
         browser.use_tab(tabs[page])
@@ -105,7 +107,9 @@ def nobody_is_shut_out(gateway, browser):
     gateway.set_status(away["orderId"], "OUT_FOR_DELIVERY")
     shows("/kitchen", "the kitchen has work, an alarm and ready ones", "work.children.length === 2 && alarms.children.length === 1")
     shows("/", "the board has them", "document.querySelectorAll('.new').length > 0 && document.querySelectorAll('.away').length > 0")
-    judge("with orders, late ones and an alarm")
+    browser.use_tab(tabs["/pair"])
+    browser.run("document.querySelectorAll('.why').forEach(e => e.hidden = false)")
+    judge("with orders, late ones and an alarm, and refused to pair")
     gateway.kill()
     browser.use_tab(tabs["/kitchen"])
     browser.run("document.querySelector('#work .line').click()")
@@ -160,7 +164,6 @@ def what_is_new_is_spoken_once(gateway, browser):
         "window.spoken = []; for (const id of ['said', 'alarm-said', 'hint']) new MutationObserver(() => spoken.push(document.getElementById(id)."
         "textContent)).observe(document.getElementById(id), {childList: true, characterData: true, subtree: true});"
     )
-    assert browser.run("return document.querySelector('[aria-live], [role=status], [role=alert]') !== null")
     orders = [gateway.order(food=f"Dish {n}") for n in range(6)]
     parts.until("all are there", lambda: len(browser.texts("#work .card")) == 6)
     for order in orders[:3]:
