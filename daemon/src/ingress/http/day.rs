@@ -36,14 +36,15 @@ const NAMED_MAX: usize = 20;
 pub async fn day(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response<Body>, Reply> {
     check_accept(&headers, "application/json")?;
     let invalid = |message: &str| Reply::refused(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, message);
+    let no_day = |message: &str| Reply::refused(StatusCode::NOT_FOUND, Code::Invalid, message);
     let asked = date_of_query(uri.query().unwrap_or_default()).map_err(invalid)?;
     let state = app.handle.state().borrow().clone();
     let now_ms = clock::wall_ms().unwrap_or(state.gauges.last_wall_ms);
     let days = &app.settings.days;
-    let date = asked.or_else(|| days.day_of(now_ms)).ok_or_else(|| invalid("the clock shows no day"))?;
-    let span_ms = days.span_ms(date).ok_or_else(|| invalid("no calendar has this day"))?;
+    let date = asked.or_else(|| days.day_of(now_ms)).ok_or_else(|| no_day("the clock shows no day"))?;
+    let span_ms = days.span_ms(date).ok_or_else(|| no_day("the calendar ends there"))?;
     if span_ms.start > now_ms {
-        return Err(invalid("this day has not begun"));
+        return Err(no_day("this day has not begun"));
     }
     let (sums, all_counted) = within(&app, async {
         // Whoever else counts waits: one at a time goes through the store.
