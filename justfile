@@ -65,10 +65,12 @@ exactly-once *ARGUMENTS="--kills 300":
     cargo build --package dumbwaiter
     python3 tests/real/exactly_once.py {{ARGUMENTS}}
 
-# The pictures of the README, taken anew by the browser test.
+# The pictures of the README, taken anew by the browser tests.
 pictures:
     cargo build --package dumbwaiter
     python3 tests/real/board_in_chromium.py --pictures
+    python3 tests/real/kitchen_in_chromium.py --pictures
+    python3 tests/real/operations_in_chromium.py --pictures
 
 # The binary for a Raspberry Pi, tried under emulation: `just cross aarch64` or `armv7`, after `cross/toolchain`.
 cross TARGET:

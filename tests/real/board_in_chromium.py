@@ -2,14 +2,14 @@
 """A real browser reads the customers' board: changes appear without a reload, and a dead gateway is said so while the last state stays.
 
     board_in_chromium.py                the test
-    board_in_chromium.py --pictures     also takes the pictures of the board and of operations into docs/pictures/
+    board_in_chromium.py --pictures     also takes the picture of the board into docs/pictures/
 """
 
 import argparse
 import tempfile
 
 import parts
-from browser import TABLET, WALL, Browser
+from browser import WALL, Browser
 
 PICTURES = parts.ROOT / "docs" / "pictures"
 
@@ -64,10 +64,6 @@ def take_pictures(gateway, browser):
     gateway.set_status(orders[4]["orderId"], "READY")
     parts.until("one more is ready", lambda: len(browser.texts("#ready .new")) == 1)
     browser.picture(PICTURES / "board.png")
-    browser.size(TABLET)
-    browser.open(gateway.url("/operations"))
-    parts.until("operations shows something", lambda: len(browser.run("return document.body.innerText")) > 100)
-    browser.picture(PICTURES / "operations.png")
 
 
 def main():

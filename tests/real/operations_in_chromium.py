@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """An operator at work in a real browser, with a real Kafka: what is shown at every size, dead letters retried and given up by touch and by key, a line
-that goes down and comes back, and a daemon that is away."""
+that goes down and comes back, and a daemon that is away.
 
+    operations_in_chromium.py                the test
+    operations_in_chromium.py --pictures     takes the picture of the page into docs/pictures/ instead
+"""
+
+import argparse
 import json
 import secrets
 import subprocess
@@ -15,7 +20,9 @@ from pages_in_chromium import AXE_VERSION, JUDGE
 parts.with_packages("mqtt")
 import sarama  # noqa: E402
 
-SIZES = (TABLET, (1280, 800), PHONE)
+PICTURE = parts.ROOT / "docs" / "pictures" / "operations.png"
+DESK = (1280, 800)
+SIZES = (TABLET, DESK, PHONE)
 ENTER = 13
 SHOWN_S = 30
 # More than the topic takes, and less than a request may be.
@@ -162,13 +169,30 @@ def a_daemon_that_is_away_is_said_so_and_the_last_state_stays(kafka, gateway, br
     assert not browser.was_reloaded()
 
 
+def take_the_picture(kafka, gateway, browser):
+    for n, terminal in enumerate(["till-1", "till-1", "kiosk-2", "kiosk-2", "kiosk-2"]):
+        order = gateway.order(terminal=terminal, totalPrice=12.5 + n)
+        gateway.event(order["orderId"], "order.payment_processed", {}, terminal=terminal)
+    gateway.event(order["orderId"], "order.state_changed", {"change": "refund", "amount": 4.5, "reason": "cold"}, terminal="kiosk-2")
+    gateway.order(note=TOO_LARGE, totalPrice=31)
+    browser.size(DESK)
+    page = Operator(browser, gateway)
+    page.sees("there is a dead letter", lambda: "MessageSizeTooLarge" in page.text("#letters"))
+    page.sees("the day is counted", lambda: day_says(page, "(seq") and "kiosk-2" in page.text("#day"))
+    browser.picture(PICTURE)
+
+
 def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--pictures", action="store_true", help="take the picture of the page into docs/pictures/ instead")
+    wanted = arguments.parse_args()
     checks = [
         every_figure_is_there_at_every_size,
         dead_letters_are_decided_by_touch_and_by_key,
         a_line_that_goes_down_and_comes_back_is_seen,
         a_daemon_that_is_away_is_said_so_and_the_last_state_stays,
     ]
+    checks = [take_the_picture] if wanted.pictures else checks
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder, kafka_cluster.Cluster() as kafka:
         kafka.create_topic("order-events", max_message_bytes=3_000)
         kafka.create_topic("order-events-dlq")

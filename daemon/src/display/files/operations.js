@@ -51,12 +51,14 @@
     var of = state.line;
     var rows = [
       [texts.say("operations.kafka"), texts.word("line", of.kafka)],
-      [texts.say("operations.kafka_since"), since(of.sinceMs)],
       [texts.say("operations.queued"), texts.number(of.queued) + " (" + texts.bytes(of.queuedBytes) + ")"],
       [texts.say("operations.oldest"), of.queued === 0 ? "–" : since(of.oldestQueuedMs)],
       [texts.say("operations.window"), texts.number(of.windowEvents)],
       [texts.say("operations.retries"), texts.number(of.retries)]
     ];
+    if (of.kafka !== "off") {
+      rows.splice(1, 0, [texts.say("operations.kafka_since"), since(of.sinceMs)]);
+    }
     if (of.mqtt) {
       rows.push([texts.say("operations.mqtt"), texts.word("line", of.mqtt)]);
     }
@@ -186,6 +188,10 @@
     id("clock").textContent = texts.time(new Date());
   }
 
+  // Whoever chose a language by the address keeps it.
+  ["to-board", "to-kitchen"].forEach(function (name) {
+    id(name).href = texts.link(id(name).getAttribute("href"));
+  });
   window.setInterval(tick, 1000);
   window.setInterval(day.look, DAY_MS);
   tick();
