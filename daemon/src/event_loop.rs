@@ -644,6 +644,9 @@ impl EventLoop {
         let dead = gauges.dead_letters as u64;
         let sentence = || format!("{dead} dead letters wait for a decision: see /operations, or dumbwaiter dead-letters list");
         attention.say(Subject::DeadLetters, (dead >= *dead_letter_alarm).then(sentence));
+        if gauges.queued == 0 {
+            attention.say(Subject::Kafka, None);
+        }
         attention.say(Subject::Line, self.rim.uplink.as_ref().and_then(|uplink| uplink.outage(crate::clock::wall_ms())));
         let stranger = sign_of_life.as_ref().and_then(SignOfLife::stranger);
         let heard = stranger.is_some() || gauges.tally.strangers > 0;

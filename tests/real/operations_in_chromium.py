@@ -92,6 +92,7 @@ def every_figure_is_there_at_every_size(kafka, gateway, browser):
     page.sees("the line is up", lambda: "up" in page.text("#line"))
     page.sees("terminals are there", lambda: "till-1" in page.text("#terminals"))
     assert "PORT CLOSED" in page.text("#terminals") and "till-9" in page.text("#terminals"), page.text("#terminals")
+    page.sees("a printer that is away is said so", lambda: "bar: OFF or NOT CONNECTED" in page.text("#printers"))
     page.sees("the day is there", lambda: "till-1" in page.text("#day"))
     device = page.text("#device")
     for word in ("well", "MiB", "ms", "Version"):
@@ -198,6 +199,7 @@ def main():
         kafka.create_topic("order-events-dlq")
         kafka.create_topic("gateway-status")
         config = f'[kafka]\nbrokers = "{kafka.lines()}"\n[[serial]]\nterminal = "till-9"\npath = "/dev/nothing-here"\nframing = "json"\n'
+        config += f'[[printer]]\nname = "bar"\naddress = "127.0.0.1:{parts.free_port()}"\n'
         with Browser(folder) as browser, parts.Gateway(config) as gateway:
             browser.size(WALL)
             for check in checks:

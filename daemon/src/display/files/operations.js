@@ -125,8 +125,14 @@
     });
   }
 
+  function printer(each) {
+    var text = texts.say("operations.printer", { name: each.name, state: texts.word("printer", each.state), waiting: each.waiting, missed: each.missed });
+    return parts.make("li", text, each.needsPerson ? "away" : "");
+  }
+
+  // Whoever shows pages here names them and says how they are.
   function named(each) {
-    return parts.make("li", [each.name, each.state, each.trouble].filter(Boolean).join(" – "));
+    return parts.make("li", [each.name, each.state].filter(Boolean).join(" – "));
   }
 
   function printer(each) {
