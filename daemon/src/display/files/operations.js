@@ -130,14 +130,16 @@
     return parts.make("li", text, each.needsPerson ? "away" : "");
   }
 
-  // Whoever shows pages here names them and says how they are.
-  function named(each) {
-    return parts.make("li", [each.name, each.state].filter(Boolean).join(" – "));
+  function page(each) {
+    var paired = each.pairedAt ? texts.moment(new Date(each.pairedAt)) : "–";
+    return parts.make("li", texts.say("operations.page", { name: each.name, role: texts.word("role", each.role), time: paired }));
   }
 
-  function printer(each) {
-    var waits = each.waiting ? texts.say("kitchen.printer_waits", { count: each.waiting }) : "";
-    return parts.make("li", [each.name, texts.word("printer", each.state), waits].filter(Boolean).join(" – "));
+  // Who may not see them is shown none.
+  function pages() {
+    live.get("/api/v1/pages", function (found) {
+      parts.list("pages-area", "pages", found ? found.pages : [], page);
+    });
   }
 
   function lists(state) {
@@ -151,7 +153,6 @@
       return parts.make("li", texts.say("operations.maybe_order", fields));
     });
     parts.list("printers-area", "printers", state.printers, printer);
-    parts.list("pages-area", "pages", state.pages || [], named);
   }
 
   function show(state) {
@@ -199,7 +200,11 @@
     id(name).href = texts.link(id(name).getAttribute("href"));
   });
   window.setInterval(tick, 1000);
-  window.setInterval(day.look, DAY_MS);
+  window.setInterval(function () {
+    day.look();
+    pages();
+  }, DAY_MS);
+  pages();
   tick();
   day.begin();
   ask();
