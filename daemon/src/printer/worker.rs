@@ -403,7 +403,12 @@ impl Worker {
     async fn follow(&mut self) -> Result<(), StoreAway> {
         loop {
             match self.changes.try_recv() {
-                Ok(order) => self.consider(&order).await?,
+                Ok(order) => {
+                    // What could not be looked at is found again.
+                    self.is_up_to_date = false;
+                    self.consider(&order).await?;
+                    self.is_up_to_date = true;
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => self.catch_up().await?,
             }
