@@ -260,7 +260,7 @@ class Frames(serial_terminal.Terminal):
     def say_hello(self):
         super().say_hello()
         if self.flaw == "hurries its hellos":
-            self.hello_at = time.monotonic() + 0.3
+            self.hello_at = time.monotonic() + 0.05
 
     def on_hello_message(self, name, m):
         if self.flaw == "takes any welcome" and name == "Welcome":

@@ -511,6 +511,8 @@ impl Player {
 
     async fn wait_for_answer(&mut self) -> Option<()> {
         let (number, _) = self.request().await?;
+        // A repeat that crossed its late receipt.
+        self.watch(REPEAT, |_| ()).await;
         let (pings, began) = (self.pings, Instant::now());
         let mut repeats = 0;
         self.watch(QUIET, |heard| repeats += u32::from(matches!(heard, Heard::Part(at) if at.number == number))).await;
