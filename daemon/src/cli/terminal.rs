@@ -232,10 +232,13 @@ fn http_text(config: &Config, token: &str) -> String {
 
 const EXAMPLE: &str = r#"{"userId":"test","orderDetails":[{"foodId":"f-1","foodName":"Pizza","price":12.50,"quantity":1}]}"#;
 
+const MQTT_EXAMPLE: &str =
+    r#"{"requestId":"try-1","userId":"test","data":{"orderDetails":[{"foodId":"f-1","foodName":"Pizza","price":12.50,"quantity":1}]}}"#;
+
 fn mqtt_text(name: &Name, config: &Config, password: &str) -> String {
     let Topics { submit, answer, status, state } = Topics::of(name, config);
     let broker = broker(config);
-    let example = format!(r#"{{"requestId":"try-1","data":{EXAMPLE}}}"#);
+    let example = MQTT_EXAMPLE;
     format!(
         "\nMQTT: type this into the till\n  broker     {broker}\n  user       {name}\n  password   {password}\n  submit to  {submit}\n  \
          answers    {answer}\n  statuses   {status}\n  state      {state}  (retained, and as its will)\n  payload    {example}\n"
@@ -317,5 +320,26 @@ fn own_address(port: u16) -> String {
     match found {
         Ok(address) => SocketAddr::new(address.ip(), port).to_string(),
         Err(_) => format!("THIS-COMPUTER:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway::request::Request;
+
+    #[test]
+    fn what_is_shown_to_try_is_a_request() {
+        assert!(Request::parse_new_order("try-1".parse().unwrap(), EXAMPLE.as_bytes()).is_ok());
+        let request = Request::parse(MQTT_EXAMPLE.as_bytes()).unwrap();
+        assert_eq!(request.user_id.as_deref(), Some("test"));
+    }
+
+    #[test]
+    fn a_secret_has_the_bits_it_should_and_none_that_are_taken_for_another() {
+        let token = secret(TOKEN_CHARACTERS).unwrap();
+        assert!(token.len() == 52 && token.bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert!(!ALPHABET.iter().any(|letter| b"lo01".contains(letter)));
+        assert_ne!(token, secret(TOKEN_CHARACTERS).unwrap());
     }
 }

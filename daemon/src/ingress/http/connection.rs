@@ -5,7 +5,7 @@ use super::reply::Reply;
 use super::steady::Steady;
 use super::tls::{NoTls, Tls};
 use super::usage::Usage;
-use super::{BUFFER_BYTES_MAX, HANDSHAKE_TIME_MAX, Limits, REFUSALS_MAX, Settings};
+use super::{BUFFER_BYTES_MAX, Limits, REFUSALS_MAX, Settings};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Response, header};
@@ -74,7 +74,7 @@ pub async fn accept(
         let is_stranger = !peer.remote.is_loopback() && settings.keys.now().of_address(peer.remote).is_empty();
         if let Some(place) = places.take(peer.remote, is_stranger) {
             let (router, stopped) = (router.clone(), stopped.clone());
-            let (stall_time, head_time) = (limits.stall_time, limits.head_time);
+            let (stall_time, head_time, handshake_time) = (limits.stall_time, limits.head_time, limits.handshake_time);
             let (tls, usage) = (settings.tls.clone(), settings.usage.clone());
             connections.spawn(async move {
                 let _place = place;
@@ -82,7 +82,10 @@ pub async fn accept(
                 match tls {
                     None => serve(Steady::new(stream, stall_time), head_time, service, stopped).await,
                     Some(tls) => {
-                        if let Some(stream) = shake_hands(&tls, stream, peer, &usage).await {
+                        let Ok(ended) = timeout(handshake_time, shake_hands(&tls, stream, peer, &usage)).await else {
+                            return usage.tls_late.increment();
+                        };
+                        if let Some(stream) = ended {
                             serve(Steady::new(stream, stall_time), head_time, service, stopped).await;
                         }
                     }
@@ -115,14 +118,13 @@ fn prepare(stream: &TcpStream, remote: SocketAddr) -> std::io::Result<Peer> {
 }
 
 async fn shake_hands(tls: &Tls, stream: TcpStream, peer: Peer, usage: &Usage) -> Option<TlsStream<TcpStream>> {
-    match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(NoTls::Plain)) => {
+    match tls.accept(stream).await {
+        Ok(stream) => return Some(stream),
+        Err(NoTls::Plain) => {
             usage.tls_plain.increment();
             tracing::debug!(from = %peer.remote, "plain HTTP on the port of TLS");
         }
-        Ok(Err(NoTls::Failed)) => usage.tls_failed.increment(),
-        Err(_) => usage.tls_late.increment(),
+        Err(NoTls::Failed) => usage.tls_failed.increment(),
     }
     None
 }

@@ -1,7 +1,7 @@
 //! How full the server's bounds are, and what it refused.
 
 use super::pairing::{CODES_MAX, PAGES_MAX, TRYING_ADDRESSES_MAX};
-use super::{HANDSHAKE_TIME_MAX, Limits, WRONG_ADDRESSES_MAX};
+use super::{Limits, WRONG_ADDRESSES_MAX};
 use crate::handle::Ingress;
 use crate::metrics::Metrics;
 use gateway::request::{Code, REQUEST_BYTES_MAX};
@@ -104,7 +104,7 @@ impl Usage {
         let pages = metrics.bound("http_pages", PAGES_MAX as u64);
         let pairing_codes = metrics.bound("http_pairing_codes", CODES_MAX as u64);
         let pairing_addresses = metrics.bound("http_pairing_addresses", TRYING_ADDRESSES_MAX as u64);
-        let handshake_time = metrics.bound("http_handshake_seconds", HANDSHAKE_TIME_MAX.as_secs());
+        let handshake_time = metrics.bound("http_handshake_seconds", limits.handshake_time.as_secs());
         let no_tls = metrics.by_reason("http_tls_refused", "Connections that came to no TLS, by why");
         let pairing_wrong = metrics.total("pairing_codes_wrong", "Pairing codes that were wrong");
         let rate = metrics.bound("http_requests_per_second", limits.submits_per_second.into());

@@ -11,3 +11,4 @@ mod orders;
 mod pairing;
 mod reach;
 mod streams;
+mod tls;
