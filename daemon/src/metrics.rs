@@ -6,10 +6,11 @@ mod process;
 
 use crate::config::Config;
 use crate::handle::Ingress;
-use gateway::Gauges;
 use gateway::io::Delivery;
-use gateway::request::{Answer, Code, EventType};
+use gateway::journal::{COMMANDS_MAX, SENT_MAX};
+use gateway::request::{Answer, Code, EventType, REQUEST_BYTES_MAX};
 use gateway::settings::Limits;
+use gateway::{Gauges, RELEASES_MAX};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -224,7 +225,13 @@ struct CoreBounds {
     outbox_events: Bound,
     outbox_bytes: Bound,
     disk_free: Bound,
+    request_bytes: Bound,
     requests_in_flight: Bound,
+    request_copies: Bound,
+    commit_requests: Bound,
+    decisions: Bound,
+    commands: Bound,
+    deliveries_unwritten: Bound,
     statuses_in_flight: Bound,
     window_events: Bound,
     window_bytes: Bound,
@@ -241,7 +248,13 @@ impl CoreBounds {
             outbox_bytes: bounds.get("outbox_bytes", limits.queued_bytes_max),
             // How much of a disk is free has no upper limit; what counts is what was refused for it.
             disk_free: bounds.get("disk_free", 0),
+            request_bytes: bound("request_bytes", REQUEST_BYTES_MAX),
             requests_in_flight: bound("requests_in_flight", limits.requests_in_flight_max),
+            request_copies: bound("request_copies", limits.waiters_max),
+            commit_requests: bound("commit_requests", limits.batch_requests_max),
+            decisions: bound("decisions", RELEASES_MAX),
+            commands: bound("commands", COMMANDS_MAX),
+            deliveries_unwritten: bound("deliveries_unwritten", SENT_MAX),
             statuses_in_flight: bound("statuses_in_flight", limits.statuses_in_flight_max),
             window_events: bound("window_events", limits.window_events_max),
             window_bytes: bound("window_bytes", limits.window_bytes_max),
@@ -254,11 +267,11 @@ impl CoreBounds {
     /// The core says that it is full, not of what: the gauges know.
     fn count_refusal(&self, code: Code) {
         match code {
-            Code::Busy => self.requests_in_flight.refused(),
             Code::Full if self.outbox_events.is_nearly_full() => self.outbox_events.refused(),
             Code::Full if self.outbox_bytes.is_nearly_full() => self.outbox_bytes.refused(),
             Code::Full => self.disk_free.refused(),
-            Code::Invalid | Code::Conflict | Code::TooLarge | Code::Expired | Code::UnknownOrder | Code::Final | Code::Unauthorized => {}
+            Code::Busy | Code::Invalid | Code::Conflict | Code::TooLarge => {}
+            Code::Expired | Code::UnknownOrder | Code::Final | Code::Unauthorized => {}
         }
     }
 }
@@ -331,6 +344,9 @@ impl Metrics {
     /// So many requests were refused before the core saw them.
     pub fn refused(&self, ingress: Ingress, code: Code, count: u64) {
         self.0.requests.get_or_create(&OfRequest { ingress: ingress.as_str(), result: "rejected", code: code.as_str() }).inc_by(count);
+        if code == Code::TooLarge {
+            self.0.core.request_bytes.refused.inc_by(count);
+        }
     }
 
     /// What became of an event at the producer, and how long that took.
@@ -377,6 +393,11 @@ impl Metrics {
         core.outbox_events.set(gauges.queued);
         core.outbox_bytes.set(gauges.queued_bytes);
         core.requests_in_flight.set(gauges.requests_in_flight as u64);
+        core.request_copies.set(gauges.copies_most as u64);
+        core.commit_requests.set(gauges.tally.batch_requests_most as u64);
+        core.decisions.set(gauges.decisions as u64);
+        core.commands.set(gauges.commands as u64);
+        core.deliveries_unwritten.set(gauges.deliveries_unwritten as u64);
         core.statuses_in_flight.set(gauges.statuses_in_flight as u64);
         core.window_events.set(gauges.window_events as u64);
         core.window_bytes.set(gauges.window_bytes as u64);
@@ -385,6 +406,12 @@ impl Metrics {
         core.dead_letters.set(gauges.dead_letters as u64);
         inner.rebuilding.set(i64::from(gauges.rebuilding));
         let tally = gauges.tally;
+        core.requests_in_flight.set_refused(tally.requests_refused);
+        core.request_copies.set_refused(tally.copies_refused);
+        core.commit_requests.set_refused(tally.batches_full);
+        core.decisions.set_refused(tally.decisions_refused);
+        core.commands.set_refused(tally.commands_refused);
+        core.deliveries_unwritten.set_refused(tally.deliveries_unwritten);
         inner.recalled.inner().store(tally.recalled, Ordering::Relaxed);
         inner.stored_twice.inner().store(tally.stored_twice, Ordering::Relaxed);
     }
@@ -560,6 +587,7 @@ fn age_seconds(since_unix_ms: i64) -> f64 {
 mod tests {
     use super::*;
     use crate::config::Environment;
+    use gateway::Tally;
     use gateway::ids::Seq;
     use gateway::io::FailureClass;
     use gateway::request::Stored;
@@ -658,8 +686,11 @@ mod tests {
         metrics.gauges(&Gauges { queued_bytes: 1 << 30, ..Gauges::default() });
         full();
         assert_eq!(refused("outbox_bytes"), 1.0);
-        metrics.answered(Ingress::Mqtt, &Answer::rejected(None, Code::Busy, "", None), Duration::ZERO);
-        assert_eq!(refused("requests_in_flight"), 1.0);
+        let tally = Tally { requests_refused: 3, copies_refused: 2, ..Tally::default() };
+        metrics.gauges(&Gauges { tally, ..Gauges::default() });
+        assert_eq!((refused("requests_in_flight"), refused("request_copies")), (3.0, 2.0));
+        metrics.refused(Ingress::Serial, Code::TooLarge, 4);
+        assert_eq!(refused("request_bytes"), 4.0);
     }
 
     #[test]

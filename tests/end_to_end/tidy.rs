@@ -270,6 +270,17 @@ fn each_bound_with_figures_has_a_row_on_the_operations_page() {
     assert!(names.len() > 20, "only {} bounds were found", names.len());
     let missing: Vec<_> = names.into_iter().filter(|name| !chapter.contains(&format!("`{name}`"))).collect();
     assert_none("bounds without a row in docs/operations.md", &missing);
+
+    let sources: String = files().into_iter().filter(|file| file.is("rs")).map(|file| file.text).collect();
+    fn named(row: &str) -> impl Iterator<Item = &str> {
+        row.rsplit(" | ").next().unwrap_or_default().split('`').skip(1).step_by(2)
+    }
+    let rows = chapter.lines().filter(|row| row.starts_with("| ")).skip(1);
+    let is_there = |name: &str| name.ends_with(".py") || sources.contains(&format!("fn {name}("));
+    let tests: Vec<_> = rows.flat_map(named).collect();
+    assert!(tests.len() > 25, "only {} tests reach a bound", tests.len());
+    let missing: Vec<_> = tests.into_iter().filter(|name| !is_there(name)).map(str::to_owned).collect();
+    assert_none("tests that docs/operations.md names and nobody wrote", &missing);
 }
 
 #[test]

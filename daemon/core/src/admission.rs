@@ -28,14 +28,17 @@ pub struct Flight {
 pub enum Refusal {
     /// The same id is in flight with another body.
     Conflict,
-    /// Too many requests, or too many copies of this one.
+    /// Too many requests.
     Busy,
+    /// Too many copies of this one.
+    Copies,
 }
 
 /// All requests in flight, bounded, by their key.
 #[derive(Debug, Default)]
 pub struct Flights {
     by_key: BTreeMap<RequestKey, Flight>,
+    copies_most: usize,
 }
 
 impl Flights {
@@ -45,9 +48,10 @@ impl Flights {
         Some(if flight.submission.request.body_hash != body_hash {
             Err(Refusal::Conflict)
         } else if flight.waiters.len() >= waiters_max {
-            Err(Refusal::Busy)
+            Err(Refusal::Copies)
         } else {
             flight.waiters.push(reply_to);
+            self.copies_most = self.copies_most.max(flight.waiters.len());
             Ok(())
         })
     }
@@ -60,6 +64,11 @@ impl Flights {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// The most copies of one request that waited for its answer since the start.
+    pub fn copies_most(&self) -> usize {
+        self.copies_most
     }
 
     /// One of them.

@@ -213,7 +213,7 @@ impl Gateway {
     fn draft_requests(&mut self, now: Now, draft: &mut Draft) {
         let mut admitted = 0;
         while admitted < self.settings.limits.batch_requests_max && draft.room_for(REQUEST_RECORDS) {
-            let Some(key) = self.ready_requests.pop_front() else { return };
+            let Some(key) = self.ready_requests.pop_front() else { break };
             let Some(flight) = self.flights.get(&key) else { continue };
             // A wait for the last commit may have outlasted the request's time, or the room.
             let refusal = self.refused_by_time(now, flight).or_else(|| self.refused_by_room(now, flight, draft.event_bytes));
@@ -224,6 +224,8 @@ impl Gateway {
             self.admit(now, key, draft);
             admitted += 1;
         }
+        self.tally.batch_requests_most = self.tally.batch_requests_most.max(admitted);
+        self.tally.batches_full += u64::from(!self.ready_requests.is_empty());
     }
 
     fn admit(&mut self, now: Now, key: RequestKey, draft: &mut Draft) {

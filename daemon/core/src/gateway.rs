@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::commit::Commit;
 use crate::downlink::{Downlink, News, Stage};
 use crate::event::Clock;
+use crate::gauges::Tally;
 use crate::ids::{CommitId, Epoch, LoadId, Name, OrderId, ReplyTo, RequestKey, Seq, SessionId, Ticket};
 use crate::io::{Counters, Delivery, Found, Input, Kept, Notice, Old, Opened, Output, Record, Select, Submission, Wanted};
 use crate::journal::{Journal, Sent};
@@ -111,75 +112,11 @@ pub struct Gateway {
     foreign: BTreeSet<Epoch>,
     board_changed: bool,
     shown: Arc<Board>,
-    accepting: bool,
+    pub(crate) accepting: bool,
     pub(crate) timers: Timers,
     pub(crate) stopping: bool,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) tally: Tally,
-}
-
-/// Counts since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Status records that could not be read.
-    pub statuses_poison: u64,
-    /// Status records that did not concern this house.
-    pub statuses_foreign: u64,
-    /// Our own events, read back.
-    pub statuses_own: u64,
-    /// Status records for orders that the house does not know.
-    pub statuses_unknown: u64,
-    /// Status records that were applied.
-    pub statuses_applied: u64,
-    /// Events that became dead letters.
-    pub dead_lettered: u64,
-    /// Requests that a new store remembers again.
-    pub recalled: u64,
-    /// Of those, what it had stored once more before.
-    pub stored_twice: u64,
-    /// Starts of other gateways with our id that were heard of.
-    pub strangers: u64,
-}
-
-/// How full everything is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Events in the outbox that Kafka does not have.
-    pub queued: u64,
-    /// Their bytes.
-    pub queued_bytes: u64,
-    /// Admission of the oldest of them, Unix milliseconds, if it is in memory.
-    pub oldest_queued_ms: Option<i64>,
-    /// Requests between submission and answer.
-    pub requests_in_flight: usize,
-    /// Status records between arrival and commit.
-    pub statuses_in_flight: usize,
-    /// Events with the producer.
-    pub window_events: usize,
-    /// Their bytes.
-    pub window_bytes: usize,
-    /// Events that were sent again.
-    pub retries: u64,
-    /// Open orders in memory.
-    pub open_orders: usize,
-    /// Open orders that were crowded out of memory.
-    pub open_orders_crowded_out: u64,
-    /// Dead letters.
-    pub dead_letters: usize,
-    /// Dead letters and the events held behind them: they count against the outbox's bounds.
-    pub kept: Kept,
-    /// New orders are taken.
-    pub accepting: bool,
-    /// The store is new, and its own events are still to be read back from Kafka.
-    pub rebuilding: bool,
-    /// Since when the uplink has been failing, monotonic milliseconds.
-    pub uplink_failed_since: Option<u64>,
-    /// The last seq given.
-    pub last_seq: u64,
-    /// The wall time as it was last known, Unix milliseconds.
-    pub last_wall_ms: i64,
-    /// Counts since the start.
-    pub tally: Tally,
 }
 
 impl Gateway {
@@ -302,7 +239,8 @@ impl Gateway {
                 if let Delivery::Acknowledged { partition, offset } = outcome
                     && self.settings.journal
                 {
-                    self.journal.sent(Sent { seq, partition, offset, at_ms: wall_ms });
+                    let is_kept = self.journal.sent(Sent { seq, partition, offset, at_ms: wall_ms });
+                    self.tally.deliveries_unwritten += u64::from(!is_kept);
                 }
                 self.uplink.delivered(now.mono_ms, wall_ms, producer, seq, outcome, &mut self.random);
             }
@@ -395,35 +333,9 @@ impl Gateway {
     /// never so.
     pub fn is_settled(&self) -> bool {
         let written = self.forgotten == self.uplink.progress() && self.downlink.due_since().is_none();
-        let decided = self.releases.is_empty() && !self.has_commands();
+        let decided = self.releases.is_empty() && self.journal.waiting().0 == 0;
         let answered = self.flights.len() == 0 && self.sessions_opening.is_empty() && decided;
         self.store == StoreState::Open && self.commit.is_none() && answered && written
-    }
-
-    /// How full everything is.
-    pub fn gauges(&self) -> Gauges {
-        let (window_events, window_bytes, retries) = self.uplink.usage();
-        let (open_orders, open_orders_crowded_out) = self.open.counts();
-        Gauges {
-            queued: self.queued(),
-            queued_bytes: self.queued_bytes,
-            oldest_queued_ms: self.uplink.oldest().map(|event| event.occurred_at_ms),
-            requests_in_flight: self.flights.len(),
-            statuses_in_flight: self.downlink.len(),
-            window_events,
-            window_bytes,
-            retries,
-            open_orders,
-            open_orders_crowded_out,
-            dead_letters: self.uplink.dead_letters(),
-            kept: self.kept,
-            accepting: self.accepting && self.rebuild.refuses_until().is_none(),
-            rebuilding: self.rebuild.is_under_way(),
-            uplink_failed_since: self.uplink.failed_since(),
-            last_seq: self.next_seq.0 - 1,
-            last_wall_ms: self.last_wall_ms,
-            tally: self.tally,
-        }
     }
 
     pub(crate) fn queued(&self) -> u64 {
@@ -479,9 +391,15 @@ impl Gateway {
         };
         if let Some(refusal) = refusal {
             let id = Some(request.id.clone());
+            match refusal {
+                Refusal::Conflict => {}
+                Refusal::Busy => self.tally.requests_refused += 1,
+                Refusal::Copies => self.tally.copies_refused += 1,
+            }
             let answer = match refusal {
                 Refusal::Conflict => Answer::rejected(id, Code::Conflict, "this request id was used for another request", None),
                 Refusal::Busy => Answer::rejected(id, Code::Busy, "too many requests at once", Some(BUSY_RETRY_MS)),
+                Refusal::Copies => Answer::rejected(id, Code::Busy, "this request waits already, too many times", Some(BUSY_RETRY_MS)),
             };
             return self.answer(reply_to, answer);
         }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Deliveries that wait for the commit that forgets them. Beyond it the journal does not say where an event went.
-const SENT_MAX: usize = 8_192;
+pub const SENT_MAX: usize = 8_192;
 /// Commands that wait for a commit. Beyond it people are asked to wait.
-const COMMANDS_MAX: usize = 16;
+pub const COMMANDS_MAX: usize = 16;
 /// Longest name of who gave a command, in bytes; more is cut off.
 pub const BY_BYTES_MAX: usize = 64;
 
@@ -115,11 +115,19 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Kafka took an event.
-    pub fn sent(&mut self, sent: Sent) {
-        if self.sent.len() < SENT_MAX {
+    /// Commands and deliveries that are not written down yet.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.commands.len(), self.sent.len())
+    }
+
+    /// Kafka took an event; gives whether that will be written down.
+    #[must_use]
+    pub fn sent(&mut self, sent: Sent) -> bool {
+        let has_room = self.sent.len() < SENT_MAX;
+        if has_room {
             self.sent.push(sent);
         }
+        has_room
     }
 
     /// What is known of the events up to `upto`. Of one that was sent twice, the later delivery.
@@ -137,13 +145,9 @@ impl Journal {
 }
 
 impl Gateway {
-    /// Commands that are not answered yet.
-    pub(crate) fn has_commands(&self) -> bool {
-        !self.journal.commands.is_empty()
-    }
-
     pub(crate) fn command(&mut self, now: Now, reply_to: ReplyTo, by: &str, deed: Deed) {
         if self.journal.commands.len() >= COMMANDS_MAX {
+            self.tally.commands_refused += 1;
             return self.outputs.push_back(Output::Decided { reply_to, outcome: Decided::Busy });
         }
         let seen = match &deed {

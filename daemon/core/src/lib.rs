@@ -13,6 +13,7 @@ pub mod dialect;
 mod downlink;
 pub mod event;
 mod gateway;
+mod gauges;
 pub mod ids;
 pub mod io;
 pub mod journal;
@@ -32,5 +33,9 @@ mod tickets;
 pub mod time;
 mod uplink;
 
-pub use gateway::{Gateway, Gauges, Tally};
-pub use release::DECISION_WAITS_MS;
+#[cfg(test)]
+mod bounds;
+
+pub use gateway::Gateway;
+pub use gauges::{Gauges, Tally};
+pub use release::{DECISION_WAITS_MS, RELEASES_MAX};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// How long a decision waits for the outbox to drain.
 pub const DECISION_WAITS_MS: u64 = 5_000;
 /// Decisions at work and waiting. Beyond it people are asked to wait.
-const RELEASES_MAX: usize = 64;
+pub const RELEASES_MAX: usize = 64;
 /// Records that one held event takes: it is removed from two places and appended.
 const HELD_RECORDS: usize = 3;
 
@@ -67,7 +67,11 @@ impl Gateway {
     pub(crate) fn decide(&mut self, now: Now, reply_to: ReplyTo, dead: Seq, decision: Decision, by: String) {
         let outcome = match self.uplink.order_of(dead).cloned() {
             None => Decided::Unknown,
-            Some(_) if self.releases.len() >= RELEASES_MAX || self.releases.contains_key(&dead) => Decided::Busy,
+            Some(_) if self.releases.contains_key(&dead) => Decided::Busy,
+            Some(_) if self.releases.len() >= RELEASES_MAX => {
+                self.tally.decisions_refused += 1;
+                Decided::Busy
+            }
             Some(order) => {
                 let give_up_at = now.mono_ms + DECISION_WAITS_MS;
                 return self.begin_release(dead, order, Some((reply_to, decision, by)), give_up_at);

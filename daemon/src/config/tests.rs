@@ -229,6 +229,13 @@ fn two_names_of_one_device_are_one_port() {
 }
 
 #[test]
+fn there_is_an_end_to_serial_ports() {
+    let ports = |n: usize| (0..n).map(|n| format!("[[serial]]\nterminal = 'till-{n}'\npath = '/dev/ttyX{n}'\n")).collect::<String>();
+    assert_eq!(load(&ports(SERIAL_PORTS_MAX)).serial.len(), SERIAL_PORTS_MAX);
+    assert!(problem(&ports(SERIAL_PORTS_MAX + 1)).contains("serial: stands more than 64 times; remove some"));
+}
+
+#[test]
 fn a_listener_off_loopback_must_be_meant() {
     assert!(problem("[http]\nlisten = '0.0.0.0:8080'").contains("http.listen: 0.0.0.0:8080 can be reached from outside"));
     assert!(load("[http]\nlisten = '0.0.0.0:8080'\ninsecure = true").http.insecure);

@@ -92,7 +92,6 @@ pub async fn accept(
                 }
             });
         } else {
-            settings.usage.connections.refused.increment();
             // A handshake would cost more than the refusal is worth.
             if settings.tls.is_some() {
                 continue;
@@ -197,19 +196,26 @@ impl Places {
         }
     }
 
+    /// `None`, and counted for the bound that is reached.
     fn take(&self, address: IpAddr, is_stranger: bool) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = taken.by_address.get(&address).copied().unwrap_or(0);
-        let is_full = taken.in_all >= self.in_all_max
-            || (is_stranger && taken.strangers >= self.strangers_max)
-            || (of_address >= self.per_address_max && !address.is_loopback());
-        if is_full {
+        let usage = &self.usage;
+        let full = [
+            (taken.in_all >= self.in_all_max, &usage.connections),
+            (is_stranger && taken.strangers >= self.strangers_max, &usage.strangers),
+            (of_address >= self.per_address_max && !address.is_loopback(), &usage.of_address),
+        ];
+        if let Some((_, bound)) = full.into_iter().find(|(is_full, _)| *is_full) {
+            bound.refused.increment();
             return None;
         }
         taken.in_all += 1;
         taken.strangers += usize::from(is_stranger);
         taken.by_address.insert(address, of_address + 1);
-        self.usage.connections.used.set(taken.in_all);
+        usage.connections.used.set(taken.in_all);
+        usage.strangers.used.set(taken.strangers);
+        usage.of_address.used.raise_to(of_address + 1);
         Some(Place { taken: self.taken.clone(), address, is_stranger, usage: self.usage.clone() })
     }
 }
@@ -220,6 +226,7 @@ impl Drop for Place {
         taken.in_all -= 1;
         taken.strangers -= usize::from(self.is_stranger);
         self.usage.connections.used.set(taken.in_all);
+        self.usage.strangers.used.set(taken.strangers);
         match taken.by_address.get_mut(&self.address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
@@ -232,6 +239,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::ingress::http::Bounded;
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
@@ -248,6 +257,10 @@ mod tests {
         assert!(places.take(ONE, true).is_none());
         let _third = places.take(OTHER, true).unwrap();
         assert!(places.take(OTHER, true).is_none(), "in all");
+        let refused = |bound: &Bounded| bound.refused.get();
+        let usage = &places.usage;
+        assert_eq!((refused(&usage.of_address), refused(&usage.connections), refused(&usage.strangers)), (1, 1, 0));
+        assert_eq!(usage.of_address.used.get(), 2);
         drop(first);
         assert!(places.take(ONE, true).is_some());
         assert_eq!(places.usage.connections.used.get(), 2);
@@ -259,6 +272,7 @@ mod tests {
         let _stranger = places.take(ONE, true).unwrap();
         assert!(places.take(OTHER, true).is_none());
         assert!(places.take(OTHER, false).is_some());
+        assert_eq!((places.usage.strangers.used.get(), places.usage.strangers.refused.get()), (1, 1));
     }
 
     #[test]

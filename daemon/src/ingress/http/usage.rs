@@ -25,6 +25,10 @@ impl Gauge {
     pub(crate) fn set(&self, value: usize) {
         self.0.store(value as u64, Relaxed);
     }
+
+    pub(crate) fn raise_to(&self, value: usize) {
+        self.0.fetch_max(value as u64, Relaxed);
+    }
 }
 
 impl Counter {
@@ -52,6 +56,10 @@ pub struct Bounded {
 pub struct Usage {
     /// Connections. Refused ones were told 503 or closed.
     pub connections: Bounded,
+    /// Connections of strangers, all together.
+    pub strangers: Bounded,
+    /// Connections of one address: the most that any had since the start.
+    pub of_address: Bounded,
     /// Streams of the customers' board.
     pub public_streams: Bounded,
     /// Streams of the house's board.
@@ -98,6 +106,8 @@ impl Usage {
     /// Shows all of it among the metrics.
     pub fn show(self: &Arc<Usage>, metrics: &Metrics, limits: &Limits) {
         let connections = metrics.bound("http_connections", limits.connections as u64);
+        let strangers = metrics.bound("http_strangers", limits.strangers as u64);
+        let of_address = metrics.bound("http_connections_of_address", limits.connections_per_address as u64);
         let public_streams = metrics.bound("http_public_streams", limits.streams as u64);
         let house_streams = metrics.bound("http_house_streams", limits.streams as u64);
         let wrong_tokens = metrics.bound("http_wrong_token_addresses", WRONG_ADDRESSES_MAX as u64);
@@ -116,6 +126,8 @@ impl Usage {
         metrics.before_encoding(move || {
             let bounded = [
                 (&connections, &usage.connections),
+                (&strangers, &usage.strangers),
+                (&of_address, &usage.of_address),
                 (&public_streams, &usage.public_streams),
                 (&house_streams, &usage.house_streams),
                 (&wrong_tokens, &usage.wrong_tokens),

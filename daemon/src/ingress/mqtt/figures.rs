@@ -1,8 +1,8 @@
 //! What the MQTT ingress counts and how full it is: written here, read by the metrics.
 
 use super::house::STATUSES_FOUND_MAX;
-use super::intake::{ANSWERS_QUEUED_MAX, SUBMITS_IN_FLIGHT_MAX};
-use super::statuses::STATUSES_RETAINED_MAX;
+use super::intake::{ANSWERS_QUEUED_MAX, SUBMITS_IN_FLIGHT_MAX, TERMINAL_IN_FLIGHT_MAX};
+use super::statuses::{STATUSES_RETAINED_MAX, STATUSES_WAITING_MAX};
 use crate::handle::Ingress;
 use crate::metrics::Metrics;
 use gateway::request::Code;
@@ -23,6 +23,14 @@ pub struct Figures {
     pub terminals_offline: AtomicUsize,
     /// Gauge: requests between submission and answer; bound [`super::intake::SUBMITS_IN_FLIGHT_MAX`].
     pub submits_in_flight: AtomicUsize,
+    /// The most requests of one terminal that were between submission and answer; bound [`super::intake::TERMINAL_IN_FLIGHT_MAX`].
+    pub terminal_most: AtomicUsize,
+    /// Requests beyond that bound.
+    pub terminal_refused: AtomicU64,
+    /// Gauge: orders whose status waits for its turn; bound [`super::statuses::STATUSES_WAITING_MAX`].
+    pub statuses_waiting: AtomicUsize,
+    /// Those that gave up their turn because too many waited.
+    pub statuses_given_up: AtomicU64,
     /// Gauge: answers that wait to be published; bound [`super::intake::ANSWERS_QUEUED_MAX`].
     pub answers_queued: AtomicUsize,
     /// Refusals that were not even said, because too many answers waited: the terminal's time-out is its answer.
@@ -58,6 +66,8 @@ impl Figures {
     pub fn report_to(self: &Arc<Self>, metrics: &Metrics) {
         let figures = Arc::clone(self);
         let in_flight = metrics.bound("mqtt_requests_in_flight", SUBMITS_IN_FLIGHT_MAX as u64);
+        let of_terminal = metrics.bound("mqtt_requests_of_terminal", TERMINAL_IN_FLIGHT_MAX as u64);
+        let waiting = metrics.bound("mqtt_statuses_waiting", STATUSES_WAITING_MAX as u64);
         let answers = metrics.bound("mqtt_answers_queued", ANSWERS_QUEUED_MAX as u64);
         let statuses = metrics.bound("mqtt_statuses_retained", STATUSES_RETAINED_MAX as u64);
         let found = metrics.bound("mqtt_statuses_found", STATUSES_FOUND_MAX as u64);
@@ -74,6 +84,10 @@ impl Figures {
             let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             counted.terminals_online(Ingress::Mqtt, figures.terminals_online.load(Ordering::Relaxed));
             in_flight.set(used(&figures.submits_in_flight));
+            of_terminal.set(used(&figures.terminal_most));
+            of_terminal.set_refused(total(&figures.terminal_refused));
+            waiting.set(used(&figures.statuses_waiting));
+            waiting.set_refused(total(&figures.statuses_given_up));
             answers.set(used(&figures.answers_queued));
             answers.set_refused(total(&figures.answers_dropped));
             statuses.set(used(&figures.statuses_retained));
@@ -93,7 +107,7 @@ impl Figures {
                     counted.refused(Ingress::Mqtt, code, news);
                 }
                 if code == Code::Busy {
-                    in_flight.set_refused(now);
+                    in_flight.set_refused(now - total(&figures.terminal_refused).min(now));
                 }
             }
         });

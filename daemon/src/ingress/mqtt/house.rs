@@ -110,6 +110,7 @@ impl House {
                 () = sleep_until(pace.next_at()), if !self.waiting.is_empty() => {
                     pace.passed(Instant::now());
                     if let Some(order) = self.waiting.take() {
+                        set(&self.figures.statuses_waiting, self.waiting.len());
                         self.show_order(ends, &order).await?;
                     }
                 }
@@ -161,7 +162,10 @@ impl House {
 
     /// Lets an order wait for its turn. One that has to make room is crowded out: its status is not shown any more.
     async fn let_wait(&mut self, ends: &Ends, order: Arc<Projection>) -> Result<(), Gone> {
-        let Some(given_up) = self.waiting.put(order) else { return Ok(()) };
+        let given_up = self.waiting.put(order);
+        set(&self.figures.statuses_waiting, self.waiting.len());
+        let Some(given_up) = given_up else { return Ok(()) };
+        count(&self.figures.statuses_given_up);
         let Some(terminal) = &given_up.terminal else { return Ok(()) };
         count(&self.figures.statuses_crowded_out);
         let shown = (terminal.clone(), given_up.order_id.clone());

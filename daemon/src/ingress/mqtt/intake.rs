@@ -14,6 +14,7 @@ use gateway::io::Submission;
 use gateway::request::{Answer, Code, REQUEST_BYTES_MAX, Request, RequestError};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 
 /// Submissions that were read from the connection and not yet looked at.
@@ -95,7 +96,9 @@ impl Intake {
                         if self.answers.capacity() < in_flight.len() + 2 {
                             count(&self.figures.answers_dropped);
                         } else if let Some(submission) = self.read(submit, in_flight.len(), &by_terminal) {
-                            *by_terminal.entry(submission.terminal.clone()).or_default() += 1;
+                            let of_terminal = by_terminal.entry(submission.terminal.clone()).or_default();
+                            *of_terminal += 1;
+                            self.figures.terminal_most.fetch_max(*of_terminal, Ordering::Relaxed);
                             in_flight.push(answered(&self.handle, submission));
                         }
                     }
@@ -121,6 +124,7 @@ impl Intake {
             }
             Ok(request) if in_flight >= SUBMITS_IN_FLIGHT_MAX => busy(request.id, "too many requests at once"),
             Ok(request) if by_terminal.get(&terminal).is_some_and(|n| *n >= TERMINAL_IN_FLIGHT_MAX) => {
+                count(&self.figures.terminal_refused);
                 busy(request.id, "too many requests of this terminal at once")
             }
             Ok(request) => return Some(Submission { terminal, request, session: None, maybe_stored: false }),

@@ -42,6 +42,11 @@ impl Waiting {
         given_up
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.by_order.len()
+    }
+
     /// The order that waits longest.
     pub fn take(&mut self) -> Option<Arc<Projection>> {
         let (_, order) = self.by_age.pop_first()?;

@@ -139,7 +139,7 @@ impl Display {
         }
     }
 
-    fn take(&mut self, order: Arc<Projection>) {
+    pub(super) fn take(&mut self, order: Arc<Projection>) {
         if order.terminal.as_ref() != Some(&self.terminal) {
             return;
         }

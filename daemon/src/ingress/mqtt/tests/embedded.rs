@@ -14,6 +14,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Starts a broker; it ends with the test process.
@@ -162,6 +163,9 @@ async fn a_terminal_gone_mad_hears_busy_and_the_others_hear_nothing_of_it() {
     }
     till.publish("ord/v1/store-042/t/till-1/submit", request("r-1"), false).await;
     eventually("the other terminal's request is in flight", || rig.submissions() == TERMINAL_IN_FLIGHT_MAX + 1).await;
+    let figures = &ingress.figures;
+    assert_eq!(figures.terminal_most.load(Ordering::Relaxed), TERMINAL_IN_FLIGHT_MAX);
+    assert_eq!(figures.terminal_refused.load(Ordering::Relaxed), 20);
     rig.mood.send_replace(Mood::Prompt);
     assert_eq!(till.answer("till-1", "r-1").await["result"], "stored");
     // After busy the same id is welcome.

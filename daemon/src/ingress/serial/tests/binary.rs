@@ -1,5 +1,7 @@
 use super::rig::{DEADLINE, Ingress, Mood, Rig, Socket, order, until};
 use crate::config::Framing;
+use crate::ingress::serial::display::{CHANGES_GATHERED_MAX, Display};
+use crate::ingress::serial::figures::Figures;
 use crate::terminal::serial::{Answered, Ended, Heard, Order, Outcome, Settings, Terminal};
 use gateway::board::{Board, Entry};
 use gateway::order::Status;
@@ -413,4 +415,17 @@ async fn a_display_shows_the_orders_of_its_terminal_and_the_board() {
     assert_eq!(boards[0], (texts(&["41", "A7"]), vec![]));
     assert_eq!(boards[1], (texts(&["A7"]), texts(&["41"])));
     ingress.stop().await;
+}
+
+#[tokio::test]
+async fn a_display_that_has_too_much_to_show_passes_the_oldest_change_over() {
+    let (rig, figures) = (Rig::new(), Arc::new(Figures::default()));
+    let mut display = Display::new("till-1".parse().unwrap(), rig.handle.clone(), Arc::clone(&figures));
+    for n in 0..=CHANGES_GATHERED_MAX {
+        let mut changed = order(&format!("o-{n}"), "till-1", 41);
+        changed.updated_at_ms = i64::try_from(n).unwrap();
+        display.take(Arc::new(changed));
+    }
+    assert_eq!(figures.changes_gathered.load(Ordering::Relaxed), CHANGES_GATHERED_MAX);
+    assert_eq!(figures.changes_dropped.load(Ordering::Relaxed), 1);
 }
