@@ -4,6 +4,7 @@ use crate::attention::{Attention, Subject};
 use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use jiff::Timestamp;
 use openssl::asn1::Asn1Time;
 use openssl::x509::{X509, X509Ref};
 use std::path::Path;
@@ -80,7 +81,9 @@ fn standing(key: &'static str, file: &Path, authorities: bool, at_ms: i64) -> St
 }
 
 fn days_left(certificate: &X509Ref, at_ms: i64) -> Result<i64, String> {
-    let left = Asn1Time::from_unix(at_ms / 1000).and_then(|at| at.diff(certificate.not_after())).map_err(|e| e.to_string())?;
+    // By its text: a time_t of 32 bits, as OpenSSL takes it on armv7, ends in 2038.
+    let at = Timestamp::from_millisecond(at_ms).map_err(|e| e.to_string())?.strftime("%Y%m%d%H%M%SZ").to_string();
+    let left = Asn1Time::from_str(&at).and_then(|at| at.diff(certificate.not_after())).map_err(|e| e.to_string())?;
     Ok((i64::from(left.days) * DAY_S + i64::from(left.secs)).div_euclid(DAY_S))
 }
 
