@@ -69,6 +69,7 @@ def main():
             f'[kafka]\nbrokers = "{kafka.lines()}"\n[[downlink]]\ntopic = "order-status"\n'
             f'[mqtt]\nurl = "mqtts://127.0.0.1:1"\nca_file = "{authority.pem}"\n'
             f'[[serial]]\nterminal = "till-2"\npath = "/dev/dumbwaiter/none"\n'
+            f'[[printer]]\nname = "grill"\naddress = "127.0.0.1:1"\n'
         )
         gateway = stack.enter_context(parts.Gateway(config))
         prometheus = stack.enter_context(Prometheus(gateway, folder))
@@ -88,11 +89,11 @@ def main():
         print(f"{len(drawn)} panels show something")
 
         healthy = [alert["labels"]["alertname"] for alert in prometheus.ask("alerts")["alerts"]]
-        assert set(healthy) <= {"DumbwaiterNoMqtt"}, healthy
+        assert set(healthy) <= {"DumbwaiterNoMqtt", "DumbwaiterPrinterOut"}, healthy
         kafka.cut_line()
         pending = lambda: "DumbwaiterLineDown" in [alert["labels"]["alertname"] for alert in prometheus.ask("alerts")["alerts"]]
         parts.until("the cut line is noticed", pending, limit_s=60)
-        print("the only alert of a house whose broker is away is about that; a cut line raises another")
+        print("the only alerts of a house whose broker and printer are away are about that; a cut line raises another")
     print("3 passed, 0 failed")
 
 
