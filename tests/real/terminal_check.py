@@ -4,6 +4,7 @@ that rule and no other."""
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def main():
     own = [daemon, "terminal", "--count", "100000"]
     serial, frames, http = LINES, FRAMES, ["http", "127.0.0.1:0"]
     with tempfile.TemporaryDirectory(prefix="check-") as folder, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        # A terminal that is ended has no time to take its memory away.
+        os.environ["TMPDIR"] = folder
         # A broker for each terminal: the check is its only gateway.
         brokers = []
 
