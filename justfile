@@ -76,3 +76,8 @@ pictures:
 cross TARGET:
     cross/build {{TARGET}}
     python3 tests/real/arm_emulated.py {{TARGET}}
+
+# The same by `cross`, in a container made of Debian's packages: needs docker, mmdebstrap and `cargo install cross`.
+cross-container TARGET:
+    cross/image {{TARGET}}
+    cross/build {{TARGET}} --cross
