@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What holds of every page, in a real browser: each language says all of it in its own words; nobody is shut out, by axe's rules for WCAG 2.1 A
-and AA, at every size and in every state; the kitchen is worked by keys alone, speaks without flooding, and catches up after its tablet slept."""
+and AA, at every size and in every state; the kitchen is worked by keys alone, speaks without flooding, and catches up after its tablet slept; a tablet is
+paired and revoked."""
 
 import contextlib
 import json
 import re
 import socket
+import subprocess
 import tempfile
 import time
 
@@ -258,6 +260,45 @@ def collect(gateway, *orders):
 AXE_VERSION = "4.14.1"
 
 
+def own_address():
+    """An address of this machine by which it is no longer this computer to the gateway; None if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            # Asks for a route, and sends nothing.
+            asking.connect(("198.51.100.1", 9))
+        except OSError:
+            return None
+        return asking.getsockname()[0]
+
+
+def a_page_is_paired_by_its_form_and_sent_back_to_it_once_it_is_revoked(gateway, browser):
+    address = own_address()
+    if not address:
+        print("not tried: this machine has no address but its own", flush=True)
+        return
+    with parts.Gateway(listen="0.0.0.0", http=f'insecure = true\nhosts = ["{address}"]') as house:
+        house.order()
+        pair = lambda *more: subprocess.run([parts.daemon(), "pair", "--config", house.config, *more], check=True, capture_output=True, text=True).stdout
+        for role, page, there in (("kitchen", "/kitchen", "#work .card"), ("operator", "/operations", "#line dt, #line th")):
+            code = re.search(r"\b(\d{3}) (\d{3})\b", pair("--role", role))
+            browser.open(f"http://{address}:{house.port}{page}")
+            assert browser.run("return location.pathname") == "/pair"
+            browser.run(f"""
+                document.getElementById('code').value = '{code[1]} {code[2]}';
+                document.querySelector('[name=name]').value = 'tab-{role}';
+                document.querySelector('form').submit()""")
+            parts.until("it is paired and there", lambda page=page, there=there: where(browser) == page and browser.texts(there))
+            named = next(line for line in pair("--list").splitlines() if f"tab-{role}" in line)
+            pair("--revoke", named.split()[0])
+            parts.until("it is sent to where pages are paired", lambda: where(browser) == "/pair", limit_s=30)
+            assert browser.run("return location.search") == f"?next={page.replace('/', '%2F')}"
+        assert not house.errors(), house.errors()
+
+
+def where(browser):
+    return browser.run("return location.pathname")
+
+
 def main():
     checks = [
         nobody_is_shut_out,
@@ -266,6 +307,7 @@ def main():
         what_is_new_is_spoken_once,
         a_page_that_was_left_holds_no_stream_and_lives_when_it_is_gone_back_to,
         a_tablet_that_slept_catches_up_by_itself,
+        a_page_is_paired_by_its_form_and_sent_back_to_it_once_it_is_revoked,
     ]
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
         with Browser(folder) as browser:

@@ -185,9 +185,9 @@ def password(user):
 
 class Gateway(Part):
     """The daemon over a data folder of its own, on a free port. `config` is TOML beside [gateway], [store], [http] and [log]; `data` another folder,
-    and `store` more keys of [store]."""
+    `store` and `http` more keys of [store] and [http], and `listen` another address than this computer's own."""
 
-    def __init__(self, config="", gateway="store-042", restaurant="restaurant-789", data=None, store=""):
+    def __init__(self, config="", gateway="store-042", restaurant="restaurant-789", data=None, store="", http="", listen="127.0.0.1"):
         self._scratch = tempfile.TemporaryDirectory(prefix="dumbwaiter-")
         self.folder = pathlib.Path(self._scratch.name)
         self.gateway = gateway
@@ -197,7 +197,7 @@ class Gateway(Part):
         self.config.write_text(
             f'[gateway]\nid = "{gateway}"\nrestaurant_ids = ["{restaurant}"]\n'
             f'[store]\ndata_dir = "{self.data}"\n{store}\n'
-            f'[http]\nlisten = "127.0.0.1:{self.port}"\n'
+            f'[http]\nlisten = "{listen}:{self.port}"\n{http}\n'
             f'[log]\nformat = "json"\n{config}\n'
         )
         super().__init__("gateway", [daemon(), "run", "--config", self.config], self.folder)

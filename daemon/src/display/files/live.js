@@ -30,6 +30,11 @@ var live = (function () {
     }
   }
 
+  // Nobody knows this page any more: it was paired once, and that was taken back. Whoever stands before it sees where pages are paired.
+  function invite() {
+    window.location.replace("/pair?next=" + encodeURIComponent(window.location.pathname + window.location.search));
+  }
+
   function get(url, done) {
     var request = new XMLHttpRequest();
     var over = false;
@@ -42,6 +47,9 @@ var live = (function () {
     request.open("GET", url, true);
     request.timeout = REQUEST_MS;
     request.onload = function () {
+      if (request.status === 401) {
+        invite();
+      }
       end(request.status === 200 ? parse(request.responseText) : null);
     };
     request.onerror = request.onabort = request.ontimeout = function () {
